@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+# A room is a folder of src/: compiled once, as objects; tests link only the room that they test
+# and those below it, so a forbidden call fails at link time too.
+
+set(SHOAL_WARNINGS -Wall -Wextra -Wshadow -Wpointer-arith -Wstrict-prototypes
+    -Wmissing-prototypes -Wvla -Wformat=2 -Wundef)
+set(SHOAL_ROOMS "" CACHE INTERNAL "")
+
+# Compiles one .proto of a room with protoc-c into the build folder.
+function(shoal_protoc room proto out_sources)
+  get_filename_component(stem ${proto} NAME_WE)
+  set(dir ${CMAKE_CURRENT_BINARY_DIR}/generated/${room})
+  file(MAKE_DIRECTORY ${dir})
+  find_program(PROTOC_C protoc-c REQUIRED)
+  add_custom_command(
+    OUTPUT ${dir}/${stem}.pb-c.c ${dir}/${stem}.pb-c.h
+    COMMAND ${PROTOC_C} --c_out=${dir} -I${CMAKE_CURRENT_SOURCE_DIR}/src/${room}
+            ${CMAKE_CURRENT_SOURCE_DIR}/src/${room}/${proto}
+    DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/src/${room}/${proto} VERBATIM)
+  set_source_files_properties(${dir}/${stem}.pb-c.c PROPERTIES COMPILE_OPTIONS "-w")
+  set(${out_sources} ${dir}/${stem}.pb-c.c ${dir}/${stem}.pb-c.h PARENT_SCOPE)
+endfunction()
+
+# shoal_room(NAME [DEPENDS room...] [LIBRARIES lib...] [PROTOS file...])
+function(shoal_room name)
+  cmake_parse_arguments(ROOM "" "" "DEPENDS;LIBRARIES;PROTOS" ${ARGN})
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/src/${name}/*.c)
+  set(generated "")
+  foreach(proto ${ROOM_PROTOS})
+    shoal_protoc(${name} ${proto} out)
+    list(APPEND generated ${out})
+  endforeach()
+  add_library(objects_${name} OBJECT ${sources} ${generated})
+  target_include_directories(objects_${name} PUBLIC ${CMAKE_CURRENT_SOURCE_DIR}/include
+    ${CMAKE_CURRENT_SOURCE_DIR}/src ${CMAKE_CURRENT_BINARY_DIR}/generated)
+  target_compile_definitions(objects_${name} PUBLIC _GNU_SOURCE)
+  target_compile_options(objects_${name} PRIVATE ${SHOAL_WARNINGS})
+  # The same sums on every machine: no contraction that the source does not spell.
+  target_compile_options(objects_${name} PRIVATE -ffp-contract=off)
+  target_link_libraries(objects_${name} PUBLIC ${ROOM_LIBRARIES} Threads::Threads)
+
+  add_library(room_${name} STATIC $<TARGET_OBJECTS:objects_${name}>)
+  target_include_directories(room_${name} PUBLIC
+    $<TARGET_PROPERTY:objects_${name},INTERFACE_INCLUDE_DIRECTORIES>)
+  target_compile_definitions(room_${name} PUBLIC _GNU_SOURCE)
+  target_link_libraries(room_${name} PUBLIC ${ROOM_LIBRARIES} Threads::Threads m)
+  foreach(dep ${ROOM_DEPENDS})
+    target_link_libraries(room_${name} PUBLIC room_${dep})
+    # Generated headers and libraries of the rooms below.
+    target_link_libraries(objects_${name} PRIVATE
+      $<TARGET_PROPERTY:objects_${dep},INTERFACE_LINK_LIBRARIES>)
+    add_dependencies(objects_${name} objects_${dep})
+  endforeach()
+  set(SHOAL_ROOMS ${SHOAL_ROOMS} ${name} CACHE INTERNAL "")
+endfunction()
+
+# libshoal, static and shared, out of all rooms.
+function(shoal_library)
+  set(objects "")
+  foreach(room ${SHOAL_ROOMS})
+    list(APPEND objects $<TARGET_OBJECTS:objects_${room}>)
+  endforeach()
+  foreach(kind STATIC SHARED)
+    string(TOLOWER ${kind} lower)
+    add_library(shoal_${lower} ${kind} ${objects})
+    set_target_properties(shoal_${lower} PROPERTIES OUTPUT_NAME shoal)
+    target_include_directories(shoal_${lower} PUBLIC ${CMAKE_CURRENT_SOURCE_DIR}/include)
+    target_link_libraries(shoal_${lower} PRIVATE PkgConfig::PROTOBUF_C PkgConfig::LMDB
+      PkgConfig::SODIUM Threads::Threads m)
+  endforeach()
+  set_target_properties(shoal_shared PROPERTIES VERSION ${PROJECT_VERSION}
+    SOVERSION ${PROJECT_VERSION_MAJOR})
+  install(TARGETS shoal_static shoal_shared)
+  install(DIRECTORY include/shoal DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+  configure_file(cmake/shoal.pc.in shoal.pc @ONLY)
+  install(FILES ${CMAKE_CURRENT_BINARY_DIR}/shoal.pc
+          DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+endfunction()
+
+# The binary build/shoal: the command line over libshoal.
+function(shoal_program)
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/src/cli/*.c)
+  add_executable(shoal ${sources})
+  target_include_directories(shoal PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/src)
+  target_compile_definitions(shoal PRIVATE _GNU_SOURCE SHOAL_VERSION="${PROJECT_VERSION}")
+  target_compile_options(shoal PRIVATE ${SHOAL_WARNINGS})
+  target_link_libraries(shoal PRIVATE shoal_static PkgConfig::JANSSON)
+  install(TARGETS shoal)
+endfunction()

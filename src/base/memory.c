@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/memory.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+static atomic_uint_fast64_t allocations;
+
+bool shoal_size_mul(size_t a, size_t b, size_t *out) {
+    return !__builtin_mul_overflow(a, b, out);
+}
+
+bool shoal_size_add(size_t a, size_t b, size_t *out) {
+    return !__builtin_add_overflow(a, b, out);
+}
+
+void *shoal_calloc(size_t count, size_t size) {
+    size_t bytes;
+    if (__builtin_mul_overflow(count, size, &bytes) || bytes > SIZE_MAX / 2)
+        return NULL;
+    void *pointer;
+    if (posix_memalign(&pointer, SHOAL_ALIGN, bytes ? bytes : 1))
+        return NULL;
+    atomic_fetch_add_explicit(&allocations, 1, memory_order_relaxed);
+    memset(pointer, 0, bytes);
+    return pointer;
+}
+
+void shoal_free(void *pointer) {
+    free(pointer);
+}
+
+char *shoal_strdup(const char *text) {
+    if (!text)
+        return NULL;
+    size_t bytes = strlen(text) + 1;
+    char *copy = shoal_calloc(bytes, 1);
+    if (copy)
+        memcpy(copy, text, bytes);
+    return copy;
+}
+
+uint64_t shoal_memory_allocations(void) {
+    return atomic_load_explicit(&allocations, memory_order_relaxed);
+}
+
+bool shoal_arena_init(ShoalArena *arena, size_t bytes) {
+    arena->base = shoal_calloc(bytes, 1);
+    arena->size = arena->base ? bytes : 0;
+    arena->used = 0;
+    return arena->base != NULL;
+}
+
+void *shoal_arena_take(ShoalArena *arena, size_t bytes) {
+    size_t start = shoal_align_up(arena->used);
+    if (start > arena->size || bytes > arena->size - start)
+        return NULL;
+    arena->used = start + bytes;
+    return arena->base + start;
+}
+
+void shoal_arena_close(ShoalArena *arena) {
+    shoal_free(arena->base);
+    *arena = (ShoalArena){0};
+}

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef SHOAL_CAFFE_TEXT_H
+#define SHOAL_CAFFE_TEXT_H
+
+#include <protobuf-c/protobuf-c.h>
+#include <stddef.h>
+
+#include "shoal/status.h"
+
+/* Protobuf's text format (https://protobuf.dev/reference/protobuf/textformat-spec/), driven by
+ * protobuf-c's descriptors; protobuf-c itself has none. */
+
+/* Where each message of a parsed text began, so that a later complaint about a layer can name its
+ * line. Keyed by the address of the message; valid while that message lives. */
+typedef struct ShoalTextOrigin {
+    const ProtobufCMessage *message;
+    int line, column; /* 1-based; of the field name that opened the message */
+} ShoalTextOrigin;
+
+typedef struct ShoalTextOrigins {
+    ShoalTextOrigin *items; /* sorted by nothing; shoal_calloc storage */
+    size_t count;
+} ShoalTextOrigins;
+
+void shoal_text_origins_close(ShoalTextOrigins *origins);
+
+/* The origin of a message, or NULL when it did not come from a text. */
+const ShoalTextOrigin *shoal_text_origins_find(const ShoalTextOrigins *origins,
+                                               const ProtobufCMessage *message);
+
+/* Parses text[0..size) (need not be '\0'-terminated) as a message of type `descriptor`. `file` is
+ * used in messages only. *out is owned by the caller: protobuf_c_message_free_unpacked(*out, NULL).
+ * origins may be NULL. Errors: SHOAL_ERR_PARSE with file:line:column, what was found, what was
+ * expected (unknown field: the nearest known name; missing required field; a value out of range;
+ * nesting deeper than 100; a second value for a singular field is an error, as in protobuf),
+ * SHOAL_ERR_MEMORY. */
+ShoalStatus shoal_text_parse(const ProtobufCMessageDescriptor *descriptor, const char *text,
+                             size_t size, const char *file, ShoalTextOrigins *origins,
+                             ProtobufCMessage **out, ShoalError *err);
+
+/* Prints a message as protobuf's TextFormat does: two blanks of indent, fields in number order,
+ * floats with the fewest digits that read back to the same bits, strings escaped. *out is
+ * '\0'-terminated, shoal_calloc storage, owned by the caller. */
+ShoalStatus shoal_text_print(const ProtobufCMessage *message, char **out, size_t *size,
+                             ShoalError *err);
+
+#endif
