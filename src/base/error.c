@@ -46,13 +46,15 @@ ShoalStatus shoal_error_set(ShoalError *err, ShoalStatus status, const char *for
 void shoal_error_prefix(ShoalError *err, const char *format, ...) {
     if (!err || err->status == SHOAL_OK)
         return;
-    char old[sizeof err->text], where[512];
+    char old[sizeof err->text], where[256];
     memcpy(old, err->text, sizeof old);
     va_list args;
     va_start(args, format);
     vsnprintf(where, sizeof where, format, args);
     va_end(args);
     int used = snprintf(err->text, sizeof err->text, "%s: ", where);
+    if (used < 0)
+        return;
     snprintf(err->text + used, sizeof err->text - (size_t)used, "%s", old);
 }
 

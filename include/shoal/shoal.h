@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef SHOAL_SHOAL_H
+#define SHOAL_SHOAL_H
+
+#include <signal.h>
+#include <stdint.h>
+
+#include "shoal/status.h"
+
+/* Shoal trains deep neural networks from Caffe's files: in one process, on a cluster of worker
+ * processes on this machine, or on a cluster of machines.
+ *
+ *     ShoalTrainOptions options = {.solver = "lenet_solver.prototxt", .workers = 4};
+ *     ShoalError error = {0};
+ *     if (shoal_train(&options, &error))
+ *         fprintf(stderr, "%s\n", error.text);
+ *
+ * Every call runs in the calling thread until it is done and tells its progress by events, from
+ * that same thread. Paths are relative to the working folder, as in Caffe. Strings in options are
+ * only read during the call. Options set to zero mean the default. `error` must be empty (zeroed)
+ * before a call. */
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* "0.1.0"; static storage. */
+SHOAL_API const char *shoal_version(void);
+
+/* ---- events ---- */
+
+typedef enum ShoalEventKind {
+    SHOAL_EVENT_NOTE,       /* text: something to know ("Loading weights from ...") */
+    SHOAL_EVENT_WAITING,    /* a coordinator waits for workers; text: where */
+    SHOAL_EVENT_START,      /* the run begins: iter, max_iter, batch, workers */
+    SHOAL_EVENT_ITERATION,  /* an iteration is complete */
+    SHOAL_EVENT_LOSS,       /* the forward pass after the last update */
+    SHOAL_EVENT_TESTING,    /* a test begins */
+    SHOAL_EVENT_TEST_BATCH, /* `shoal test`: one batch is done; iter is its number */
+    SHOAL_EVENT_TEST,       /* a test is complete: outputs are means over all its batches */
+    SHOAL_EVENT_SNAPSHOT,   /* text: a file that was written */
+    SHOAL_EVENT_END         /* the run is over; text: how ("Optimization Done.") */
+} ShoalEventKind;
+
+/* One value of an output blob. */
+typedef struct ShoalOutput {
+    const char *name;
+    float value;
+    float loss_weight; /* 0: not a loss */
+} ShoalOutput;
+
+/* A worker during the last displayed span. */
+typedef struct ShoalWorkerStatus {
+    const char *name; /* "127.0.0.1 #4711" */
+    int share;        /* samples of an iteration's batch */
+    double images_per_s;
+    double compute, communication, waiting; /* fractions of its time; they add up to 1 */
+} ShoalWorkerStatus;
+
+/* Pointers are valid only during the call of the handler. */
+typedef struct ShoalEvent {
+    ShoalEventKind kind;
+    int displayed;       /* ITERATION: this one is due by the solver's `display` */
+    int iter, max_iter;  /* updates done before (ITERATION: number of the one just done) */
+    int batch;           /* samples of an iteration */
+    float loss;          /* smoothed over average_loss iterations */
+    float rate;          /* learning rate */
+    double images_per_s; /* since the last displayed iteration; TEST: of this test */
+    double seconds;      /* since START */
+    double clipped_norm; /* norm of the gradient when it was clipped, else 0 */
+    int test_net;        /* TESTING, TEST */
+    const ShoalOutput *outputs;
+    int n_outputs;
+    const ShoalWorkerStatus *workers; /* cluster only */
+    int n_workers;
+    const char *text;
+} ShoalEvent;
+
+typedef void ShoalEventHandler(void *context, const ShoalEvent *event);
+
+/* What a signal handler may ask of a running call, by storing it in *stop. */
+#define SHOAL_STOP_NOW 1      /* finish the iteration, write a snapshot, end (Ctrl-C) */
+#define SHOAL_STOP_SNAPSHOT 2 /* write a snapshot and go on; set back to 0 when seen */
+
+/* ---- training ---- */
+
+typedef struct ShoalTrainOptions {
+    const char *solver;   /* solver.prototxt */
+    const char *weights;  /* .caffemodel files to start from, separated by commas */
+    const char *snapshot; /* .solverstate to go on from */
+    int resume;         /* with snapshot: the samples go on where they were, as if the run had never
+                           stopped;         else they start from the first record, as in Caffe */
+    int workers;        /* 0: train in this process; N: a coordinator and N workers */
+    const char *listen; /* "ADDR:PORT": wait there for workers from other machines instead of
+                           starting them here */
+    const char *token;  /* secret that workers must know; NULL: made up, and given to own workers */
+    const char *program;      /* the shoal binary, to start own workers with; NULL: this program */
+    int threads;              /* of each process; 0: 1 with own workers, else all cores */
+    const char *cpu;          /* level of the kernels ("c", "avx2", ...); NULL: the best */
+    int hash_interval;        /* compare the replicas every so many iterations; 0: 100 */
+    int heartbeat_timeout_ms; /* silence after which a worker counts as lost; 0: 10000 */
+    volatile sig_atomic_t *stop; /* may be NULL */
+    ShoalEventHandler *on_event; /* may be NULL */
+    void *context;
+} ShoalTrainOptions;
+
+/* Trains until max_iter and writes the snapshots that the solver asks for.
+ * SHOAL_ERR_STOPPED after SHOAL_STOP_NOW (with its snapshot written). */
+SHOAL_API ShoalStatus shoal_train(const ShoalTrainOptions *options, ShoalError *error);
+
+/* ---- working for a coordinator ---- */
+
+typedef struct ShoalWorkerOptions {
+    const char *join;  /* "ADDR:PORT" of the coordinator */
+    const char *token; /* the cluster's secret */
+    int threads;       /* 0: all cores */
+    const char *cpu;
+    int join_timeout_ms; /* to reach the coordinator; 0: 10000 */
+    volatile sig_atomic_t *stop;
+    ShoalEventHandler *on_event;
+    void *context;
+} ShoalWorkerOptions;
+
+/* Joins a coordinator and works until it ends the run. */
+SHOAL_API ShoalStatus shoal_worker(const ShoalWorkerOptions *options, ShoalError *error);
+
+/* ---- testing and timing ---- */
+
+typedef struct ShoalTestOptions {
+    const char *model;   /* net.prototxt, built in phase TEST */
+    const char *weights; /* .caffemodel files, separated by commas */
+    int iterations;      /* batches; 0: 50, as Caffe */
+    int threads;
+    const char *cpu;
+    volatile sig_atomic_t *stop;
+    ShoalEventHandler *on_event;
+    void *context;
+} ShoalTestOptions;
+
+/* Runs a net over its test data: one TEST_BATCH event a batch, then one TEST. */
+SHOAL_API ShoalStatus shoal_test(const ShoalTestOptions *options, ShoalError *error);
+
+typedef struct ShoalTimeOptions {
+    const char *model; /* built in phase TRAIN */
+    int iterations;    /* 0: 50, as Caffe */
+    int threads;
+    const char *cpu;
+    volatile sig_atomic_t *stop;
+} ShoalTimeOptions;
+
+typedef struct ShoalLayerTime {
+    const char *name, *type;
+    double forward_ms, backward_ms; /* means */
+} ShoalLayerTime;
+
+typedef struct ShoalTimes {
+    ShoalLayerTime *layers;
+    int n_layers;
+    int iterations, batch;
+    double forward_ms, backward_ms, iteration_ms; /* means */
+    unsigned long long memory_bytes;
+} ShoalTimes;
+
+/* Times forward and backward passes of every layer. Close *times with shoal_times_close. */
+SHOAL_API ShoalStatus shoal_time(const ShoalTimeOptions *options, ShoalTimes *times,
+                                 ShoalError *error);
+SHOAL_API void shoal_times_close(ShoalTimes *times);
+
+/* ---- data ---- */
+
+/* MNIST's idx files into an LMDB of Datum, byte for byte what Caffe's convert_mnist_data writes. */
+SHOAL_API ShoalStatus shoal_convert_mnist(const char *images, const char *labels, const char *lmdb,
+                                          ShoalError *error);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
