@@ -37,7 +37,9 @@ const char *shoal_caffe_net_where(const ShoalCaffeNet *net, const void *message,
 
 /* Parses a solver from text and upgrades it (solver_type enum -> type string, as Caffe).
  * Also for a solver whose fields `net_param`, `train_net_param`... are inline: those nets are
- * upgraded too. *out: caffe__solver_parameter__free_unpacked(*out, NULL). origins may be NULL. */
+ * upgraded too. *out: caffe__solver_parameter__free_unpacked(*out, NULL). origins may be NULL; else
+ * shoal_text_origins_close. Caffe's default for an absent snapshot_prefix depends on the file's
+ * path and is not made here. Errors as shoal_caffe_net_from_text. */
 ShoalStatus shoal_caffe_solver_from_text(const char *text, size_t size, const char *file,
                                          ShoalTextOrigins *origins, Caffe__SolverParameter **out,
                                          ShoalError *err);
@@ -48,7 +50,9 @@ ShoalStatus shoal_caffe_unpack(const ProtobufCMessageDescriptor *descriptor, con
                                size_t size, const char *file, ProtobufCMessage **out,
                                ShoalError *err);
 
-/* Packs any message into shoal_calloc storage (*out, owned by the caller). */
+/* Packs any message into shoal_calloc storage (*out, owned by the caller). Bytes are those that
+ * Caffe writes. SHOAL_ERR_MEMORY; SHOAL_ERR_UNSUPPORTED beyond 2 GiB, which protobuf cannot read.
+ */
 ShoalStatus shoal_caffe_pack(const ProtobufCMessage *message, void **out, size_t *size,
                              ShoalError *err);
 
@@ -56,14 +60,16 @@ ShoalStatus shoal_caffe_pack(const ProtobufCMessage *message, void **out, size_t
  * protobuf_c_message_free_unpacked. */
 ProtobufCMessage *shoal_caffe_copy(const ProtobufCMessage *message);
 
-/* The shape of a blob: `shape { dim }`, or else the legacy num, channels, height, width (4 axes,
- * each absent one counts 1... as Caffe's Blob::FromProto reads it). Fills dims[0..*axes). Errors:
- * more than max_axes axes, a negative size, a product beyond 2^31-1 (Caffe's limit), or a product
- * that differs from the number of values (data, double_data) when there are values. */
+/* The shape of a blob as Caffe's Blob::FromProto reads it: num, channels, height, width (4 axes, an
+ * absent one is 0) when any of them is there, else `shape { dim }`; neither is a scalar, 0 axes.
+ * Fills dims[0..*axes). SHOAL_ERR_MODEL: more than max_axes axes, a negative size, a product beyond
+ * 2^31-1 (Caffe's limit), or a product that differs from the number of values (double_data if
+ * there are any, else data) when there are values. */
 ShoalStatus shoal_caffe_blob_shape(const Caffe__BlobProto *blob, int max_axes, int *dims, int *axes,
                                    ShoalError *err);
 
-/* The layer type's name in today's files, for an old enum value; used by the upgrade. */
+/* The layer type's name in today's files, for an old enum value ("" for NONE); NULL when the value
+ * is none of the enum. */
 const char *shoal_caffe_v1_type_name(Caffe__V1LayerParameter__LayerType type);
 
 #endif

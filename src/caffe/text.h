@@ -8,7 +8,11 @@
 #include "shoal/status.h"
 
 /* Protobuf's text format (https://protobuf.dev/reference/protobuf/textformat-spec/), driven by
- * protobuf-c's descriptors; protobuf-c itself has none. */
+ * protobuf-c's descriptors; protobuf-c itself has none. What is accepted and refused is what
+ * protobuf's C++ TextFormat::Parser accepts and refuses, with these differences: no extensions and
+ * Any values, a zero byte in a string field is refused (C cannot hold it; bytes fields may have
+ * it), so are octal escapes above \377 and lone surrogates, numbers of more than 1,099 digits, and
+ * nesting deeper than 100. Thread-safe: no state is shared. */
 
 /* Where each message of a parsed text began, so that a later complaint about a layer can name its
  * line. Keyed by the address of the message; valid while that message lives. */
@@ -18,9 +22,12 @@ typedef struct ShoalTextOrigin {
 } ShoalTextOrigin;
 
 typedef struct ShoalTextOrigins {
-    ShoalTextOrigin *items; /* sorted by nothing; shoal_calloc storage */
+    ShoalTextOrigin *items; /* sorted by message address; shoal_calloc storage */
     size_t count;
 } ShoalTextOrigins;
+
+/* Restores the order after changes to items[].message. */
+void shoal_text_origins_sort(ShoalTextOrigins *origins);
 
 void shoal_text_origins_close(ShoalTextOrigins *origins);
 
@@ -39,8 +46,9 @@ ShoalStatus shoal_text_parse(const ProtobufCMessageDescriptor *descriptor, const
                              ProtobufCMessage **out, ShoalError *err);
 
 /* Prints a message as protobuf's TextFormat does: two blanks of indent, fields in number order,
- * floats with the fewest digits that read back to the same bits, strings escaped. *out is
- * '\0'-terminated, shoal_calloc storage, owned by the caller. */
+ * floats with 6 to 9 digits (doubles 15 to 17), as many as read back to the same bits, strings
+ * escaped. Not printed: unknown fields, the sign and payload of a NaN. *out is '\0'-terminated,
+ * shoal_calloc storage, owned by the caller. Errors: SHOAL_ERR_MEMORY. */
 ShoalStatus shoal_text_print(const ProtobufCMessage *message, char **out, size_t *size,
                              ShoalError *err);
 
