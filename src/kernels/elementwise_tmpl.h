@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The elementwise pieces of table.h as plain loops, compiled once per level: the includer defines
+ * SHOAL_ISA(name) and gets static functions. Compilers vectorise these loops as well as hands do.
+ *
+ * Every level gives the same bits: one rounding per written operation (the build forbids
+ * contraction), and sums run in SUM_LANES double lanes, element i in lane i % SUM_LANES, which are
+ * added up pairwise at the end. Arguments may alias only as whole ranges (y == x). */
+
+#include <math.h>
+
+#include "kernels/table.h"
+
+#if defined(__clang__)
+#define SHOAL_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define SHOAL_INDEPENDENT _Pragma("GCC ivdep")
+#endif
+
+enum { SUM_LANES = 32, BIAS_LANES = 64 };
+
+static void SHOAL_ISA(relu_fwd)(size_t n, float slope, const float *x, float *y) {
+    SHOAL_INDEPENDENT
+    for (size_t i = 0; i < n; i++) {
+        float value = x[i], low = slope * value;
+        y[i] = value > 0 ? value : low;
+    }
+}
+
+static void SHOAL_ISA(relu_bwd)(size_t n, float slope, const float *x, const float *dy, float *dx) {
+    SHOAL_INDEPENDENT
+    for (size_t i = 0; i < n; i++) {
+        float high = dy[i], low = slope * high;
+        dx[i] = x[i] > 0 ? high : low;
+    }
+}
+
+static void SHOAL_ISA(axpy)(size_t n, float a, const float *x, float *y) {
+    SHOAL_INDEPENDENT
+    for (size_t i = 0; i < n; i++)
+        y[i] += a * x[i];
+}
+
+static void SHOAL_ISA(scale)(size_t n, float a, float *x) {
+    for (size_t i = 0; i < n; i++)
+        x[i] *= a;
+}
+
+static void SHOAL_ISA(add)(size_t n, const float *a, const float *b, float *y) {
+    SHOAL_INDEPENDENT
+    for (size_t i = 0; i < n; i++)
+        y[i] = a[i] + b[i];
+}
+
+static void SHOAL_ISA(mul)(size_t n, const float *a, const float *b, float *y) {
+    SHOAL_INDEPENDENT
+    for (size_t i = 0; i < n; i++)
+        y[i] = a[i] * b[i];
+}
+
+static void SHOAL_ISA(update_sgd)(const ShoalSgdRule *rule, size_t n, const float *g, float *h,
+                                  float *w) {
+    const float scale = rule->scale, rate = rule->rate, momentum = rule->momentum;
+    const float decay = rule->decay;
+    if (decay == 0) { /* as Caffe: no term at all, so an infinite weight gives no NaN here */
+        SHOAL_INDEPENDENT
+        for (size_t i = 0; i < n; i++) {
+            h[i] = momentum * h[i] + rate * (g[i] * scale);
+            w[i] -= h[i];
+        }
+    } else if (rule->l1) {
+        SHOAL_INDEPENDENT
+        for (size_t i = 0; i < n; i++) {
+            float sign = (float)((w[i] > 0) - (w[i] < 0));
+            h[i] = momentum * h[i] + rate * (g[i] * scale + decay * sign);
+            w[i] -= h[i];
+        }
+    } else {
+        SHOAL_INDEPENDENT
+        for (size_t i = 0; i < n; i++) {
+            h[i] = momentum * h[i] + rate * (g[i] * scale + decay * w[i]);
+            w[i] -= h[i];
+        }
+    }
+}
+
+/* Defines the sum of TERM over the elements; `value` in TERM is the element as a double. */
+#define SHOAL_DEFINE_SUM(name, TERM)                                                               \
+    static double SHOAL_ISA(name)(size_t n, const float *x) {                                      \
+        double lane[SUM_LANES] = {0};                                                              \
+        size_t i = 0;                                                                              \
+        for (; i + SUM_LANES <= n; i += SUM_LANES)                                                 \
+            for (int j = 0; j < SUM_LANES; j++) {                                                  \
+                double value = (double)x[i + (size_t)j];                                           \
+                lane[j] += TERM;                                                                   \
+            }                                                                                      \
+        for (int j = 0; i < n; i++, j++) {                                                         \
+            double value = (double)x[i];                                                           \
+            lane[j] += TERM;                                                                       \
+        }                                                                                          \
+        for (int half = SUM_LANES / 2; half > 0; half /= 2)                                        \
+            for (int j = 0; j < half; j++)                                                         \
+                lane[j] += lane[j + half];                                                         \
+        return lane[0];                                                                            \
+    }
+SHOAL_DEFINE_SUM(sumsq, value *value)
+SHOAL_DEFINE_SUM(sum, value)
+SHOAL_DEFINE_SUM(asum, fabs(value))
+#undef SHOAL_DEFINE_SUM
+
+static void SHOAL_ISA(bias_add)(size_t rows, size_t cols, const float *bias, float *x) {
+    for (size_t r = 0; r < rows; r++)
+        SHOAL_ISA(add)(cols, x + r * cols, bias, x + r * cols);
+}
+
+static void SHOAL_ISA(bias_grad)(size_t rows, size_t cols, size_t stride, const float *dy,
+                                 float *db) {
+    for (size_t c0 = 0; c0 < cols; c0 += BIAS_LANES) {
+        size_t width = cols - c0 < BIAS_LANES ? cols - c0 : BIAS_LANES;
+        double sum[BIAS_LANES] = {0};
+        for (size_t r = 0; r < rows; r++) {
+            const float *row = dy + r * stride + c0;
+            for (size_t j = 0; j < width; j++)
+                sum[j] += (double)row[j];
+        }
+        for (size_t j = 0; j < width; j++)
+            db[c0 + j] = (float)((double)db[c0 + j] + sum[j]);
+    }
+}
+
+/* The initialisers of these entries in a level's table. */
+#define SHOAL_ELEMENTWISE_ENTRIES                                                                  \
+    .relu_fwd = SHOAL_ISA(relu_fwd), .relu_bwd = SHOAL_ISA(relu_bwd), .axpy = SHOAL_ISA(axpy),     \
+    .scale = SHOAL_ISA(scale), .add = SHOAL_ISA(add), .mul = SHOAL_ISA(mul),                       \
+    .update_sgd = SHOAL_ISA(update_sgd), .sumsq = SHOAL_ISA(sumsq), .sum = SHOAL_ISA(sum),         \
+    .asum = SHOAL_ISA(asum), .bias_add = SHOAL_ISA(bias_add), .bias_grad = SHOAL_ISA(bias_grad)
