@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "data/dataset.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/memory.h"
+#include "data/lmdb_tree.h"
+
+/* What a record takes in a file at least: bounds the walk over a file that lies about itself. */
+#define MIN_RECORD 10
+
+struct ShoalDataset {
+    char *path;
+    void *map;
+    size_t map_size;
+    ShoalLmdbTree tree;
+    ShoalLmdbCursor cursor;
+    uint64_t position; /* of the cursor */
+    bool positioned;   /* false after an error: the cursor is nowhere */
+};
+
+static ShoalStatus no_such_dataset(const char *path, int reason, ShoalError *err) {
+    const char *advice = reason == ENOENT   ? "; relative paths start at the working folder"
+                         : reason == EACCES ? "; is the file readable by this user?"
+                                            : "";
+    return shoal_error_set(err, SHOAL_ERR_IO, "dataset %s: cannot open: %s%s", path,
+                           strerror(reason), advice);
+}
+
+/* A folder stands for the data.mdb in it. */
+static ShoalStatus find_file(const char *path, char *file, size_t size, ShoalError *err) {
+    struct stat info;
+    if (stat(path, &info))
+        return no_such_dataset(path, errno, err);
+    bool folder = S_ISDIR(info.st_mode);
+    if (snprintf(file, size, folder ? "%s/data.mdb" : "%s", path) >= (int)size - 16)
+        return shoal_error_set(err, SHOAL_ERR_IO, "dataset %.200s...: path too long", path);
+    if (!folder || !stat(file, &info) || errno != ENOENT)
+        return SHOAL_OK;
+    char level_db[4096];
+    snprintf(level_db, sizeof level_db, "%.*s/CURRENT", (int)(sizeof level_db - 16), path);
+    if (!stat(level_db, &info))
+        return shoal_error_set(err, SHOAL_ERR_UNSUPPORTED,
+                               "dataset %s: is a LevelDB; this version reads LMDB: convert the "
+                               "images again with --backend=lmdb",
+                               path);
+    return shoal_error_set(err, SHOAL_ERR_DATA,
+                           "dataset %s: the folder has no data.mdb; expected an LMDB, such as "
+                           "`shoal convert_mnist_data` makes",
+                           path);
+}
+
+static ShoalStatus map_file(ShoalDataset *dataset, const char *file, ShoalError *err) {
+    int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return no_such_dataset(file, errno, err);
+    ShoalStatus status = SHOAL_OK;
+    struct stat info;
+    if (fstat(fd, &info) || !S_ISREG(info.st_mode)) {
+        status = shoal_error_set(err, SHOAL_ERR_DATA, "dataset %s: not a file or folder", file);
+        goto err_close;
+    }
+    if (info.st_size <= 0 || (uint64_t)info.st_size > SIZE_MAX / 2) {
+        status = shoal_error_set(err, SHOAL_ERR_DATA,
+                                 "dataset %s: %lld bytes; expected an LMDB of a size that this "
+                                 "machine can address",
+                                 file, (long long)info.st_size);
+        goto err_close;
+    }
+    void *map = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_SHARED, fd, 0);
+    if (map == MAP_FAILED) {
+        status = shoal_error_set(err, SHOAL_ERR_IO, "dataset %s: cannot map %lld bytes: %s", file,
+                                 (long long)info.st_size, strerror(errno));
+        goto err_close;
+    }
+    dataset->map = map;
+    dataset->map_size = (size_t)info.st_size;
+err_close:
+    close(fd);
+    return status;
+}
+
+/* Visits every record; tells whether they all lie in the file. */
+static const char *walk(const ShoalDataset *dataset) {
+    ShoalLmdbCursor cursor;
+    ShoalLmdbSpan value;
+    const char *wrong = shoal_lmdb_cursor_first(&dataset->tree, &cursor);
+    for (uint64_t i = 0; !wrong && i < dataset->tree.entries; i++) {
+        uint64_t steps = i ? 1 : 0;
+        wrong = shoal_lmdb_cursor_advance(&dataset->tree, &cursor, &steps);
+        if (!wrong && steps)
+            wrong = "fewer records than its head says";
+        if (!wrong)
+            wrong = shoal_lmdb_cursor_get(&dataset->tree, &cursor, NULL, &value);
+    }
+    return wrong;
+}
+
+static ShoalStatus check_tree(ShoalDataset *dataset, ShoalError *err) {
+    ShoalLmdbTree *tree = &dataset->tree;
+    const char *wrong = shoal_lmdb_tree_init(tree, dataset->map, dataset->map_size);
+    if (wrong)
+        return shoal_error_set(err, SHOAL_ERR_DATA,
+                               "dataset %s: %s; expected an LMDB, such as `shoal "
+                               "convert_mnist_data` makes",
+                               dataset->path, wrong);
+    if (!tree->entries)
+        return shoal_error_set(err, SHOAL_ERR_DATA,
+                               "dataset %s: has no records; was its conversion interrupted?",
+                               dataset->path);
+    /* A writer may leave pages at the end that it took and gave back unwritten. So a short file is
+     * sound if no record is missing; found out now rather than in the middle of a training. */
+    bool is_short = dataset->map_size / tree->page_size < tree->pages;
+    if (is_short && (tree->entries > dataset->map_size / MIN_RECORD || walk(dataset)))
+        return shoal_error_set(err, SHOAL_ERR_DATA,
+                               "dataset %s: cut short: %zu bytes of %llu; copy or convert it again",
+                               dataset->path, dataset->map_size,
+                               (unsigned long long)(tree->pages * tree->page_size));
+    wrong = shoal_lmdb_cursor_first(tree, &dataset->cursor);
+    if (wrong)
+        return shoal_error_set(err, SHOAL_ERR_DATA, "dataset %s: %s; copy or convert it again",
+                               dataset->path, wrong);
+    dataset->positioned = true;
+    return SHOAL_OK;
+}
+
+ShoalStatus shoal_dataset_open(const char *path, ShoalDataset **out, ShoalError *err) {
+    char file[4096];
+    ShoalStatus status = find_file(path, file, sizeof file, err);
+    if (status)
+        return status;
+    ShoalDataset *dataset = shoal_calloc(1, sizeof *dataset);
+    if (!dataset)
+        return shoal_error_memory(err, path, sizeof *dataset);
+    dataset->path = shoal_strdup(path);
+    if (!dataset->path)
+        status = shoal_error_memory(err, path, strlen(path) + 1);
+    if (!status)
+        status = map_file(dataset, file, err);
+    if (!status)
+        status = check_tree(dataset, err);
+    if (status)
+        goto err_dataset;
+    *out = dataset;
+    return SHOAL_OK;
+err_dataset:
+    shoal_dataset_close(dataset);
+    return status;
+}
+
+void shoal_dataset_close(ShoalDataset *dataset) {
+    if (!dataset)
+        return;
+    if (dataset->map)
+        munmap(dataset->map, dataset->map_size);
+    shoal_free(dataset->path);
+    shoal_free(dataset);
+}
+
+uint64_t shoal_dataset_count(const ShoalDataset *dataset) {
+    return dataset->tree.entries;
+}
+
+const char *shoal_dataset_path(const ShoalDataset *dataset) {
+    return dataset->path;
+}
+
+static const char *seek(ShoalDataset *dataset, uint64_t index) {
+    bool back = !dataset->positioned || index < dataset->position;
+    const char *wrong = NULL;
+    dataset->positioned = false;
+    if (back) {
+        dataset->position = 0;
+        wrong = shoal_lmdb_cursor_first(&dataset->tree, &dataset->cursor);
+    }
+    uint64_t steps = index - dataset->position;
+    if (!wrong)
+        wrong = shoal_lmdb_cursor_advance(&dataset->tree, &dataset->cursor, &steps);
+    if (!wrong && steps)
+        wrong = "fewer records than its head says";
+    if (wrong)
+        return wrong;
+    dataset->position = index;
+    dataset->positioned = true;
+    return NULL;
+}
+
+ShoalStatus shoal_dataset_record(ShoalDataset *dataset, uint64_t index, ShoalRecord *out,
+                                 ShoalError *err) {
+    if (index >= dataset->tree.entries)
+        return shoal_error_set(err, SHOAL_ERR_ARGUMENT,
+                               "record %llu of %s: the dataset has %llu records (0 is the first)",
+                               (unsigned long long)index, dataset->path,
+                               (unsigned long long)dataset->tree.entries);
+    ShoalLmdbSpan value;
+    const char *wrong = seek(dataset, index);
+    if (!wrong)
+        wrong = shoal_lmdb_cursor_get(&dataset->tree, &dataset->cursor, NULL, &value);
+    if (wrong)
+        return shoal_error_set(err, SHOAL_ERR_DATA,
+                               "record %llu of %s: %s; copy or convert the dataset again",
+                               (unsigned long long)index, dataset->path, wrong);
+    *out = (ShoalRecord){value.bytes, value.size};
+    return SHOAL_OK;
+}
