@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef SHOAL_NET_INTERNAL_H
+#define SHOAL_NET_INTERNAL_H
+
+#include "net/graph.h"
+#include "net/net.h"
+
+/* What the files of this folder know of a net. In order of creation: wire.c (layers and blobs),
+ * params.c (weights), gradients.c (who needs a backward pass), memory.c (lifetimes and places). */
+
+typedef struct ShoalNetBlob {
+    ShoalBlob blob; /* first: a ShoalBlob * of the net is a ShoalNetBlob * */
+    char *name;
+    size_t capacity;          /* values at the largest share */
+    bool external;            /* top of a source: memory comes from outside */
+    bool consumed;            /* some layer reads it */
+    bool has_diff;            /* gets a gradient */
+    int diff_writers;         /* bottoms that write its diff in backward */
+    float loss_weight;        /* of the loss top that this blob is */
+    int data_item, diff_item; /* places in the memory plan; -1: none */
+} ShoalNetBlob;
+
+struct ShoalNet {
+    char *name;
+    ShoalLayerContext context;
+    int capacity;
+    bool backward, keep_all, force_backward;
+    ShoalNet *weights_of;
+    ShoalGraph graph;
+    ShoalLayer *layers;
+    int n_layers;
+    ShoalNetBlob **blobs;
+    int n_blobs, blobs_size;
+    int *outputs, n_outputs;
+    int *sources, n_sources;
+
+    ShoalParam **owners; /* parameters with memory of their own */
+    int n_owners;
+    float *param_data, *param_gradients;
+    size_t data_count, gradient_count;
+
+    struct ShoalPlanItem *items;
+    int n_items;
+    int *layer_items; /* per layer: scratch forward, scratch backward, saved */
+    void *arena;      /* what bind gave */
+    size_t arena_bytes, workspace_bytes;
+};
+
+ShoalStatus shoal_net_wire(ShoalNet *net, const ShoalCaffeNet *model, ShoalError *err);
+ShoalStatus shoal_net_collect_params(ShoalNet *net, ShoalError *err);
+ShoalStatus shoal_net_find_gradients(ShoalNet *net, ShoalError *err);
+ShoalStatus shoal_net_plan_memory(ShoalNet *net, ShoalError *err);
+
+static inline ShoalNetBlob *shoal_net_blob_of(ShoalBlob *blob) {
+    return (ShoalNetBlob *)blob;
+}
+
+#endif

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef SHOAL_NET_LAYERS_LAYERS_H
+#define SHOAL_NET_LAYERS_LAYERS_H
+
+#include "net/filler.h"
+#include "net/layer.h"
+
+/* The layer types, one file each, and what they have in common. Messages of layers begin with
+ * "layer 'NAME': "; the net puts the place in the file in front. */
+
+extern const ShoalLayerClass shoal_layer_accuracy_class;
+extern const ShoalLayerClass shoal_layer_convolution_class;
+extern const ShoalLayerClass shoal_layer_data_class;
+extern const ShoalLayerClass shoal_layer_dropout_class;
+extern const ShoalLayerClass shoal_layer_dummy_data_class;
+extern const ShoalLayerClass shoal_layer_inner_product_class;
+extern const ShoalLayerClass shoal_layer_input_class;
+extern const ShoalLayerClass shoal_layer_pooling_class;
+extern const ShoalLayerClass shoal_layer_relu_class;
+extern const ShoalLayerClass shoal_layer_softmax_class;
+extern const ShoalLayerClass shoal_layer_softmax_loss_class;
+extern const ShoalLayerClass shoal_layer_split_class;
+
+/* shoal_error_set with "layer 'NAME': " in front. */
+__attribute__((format(printf, 4, 5))) ShoalStatus shoal_layer_fail(const ShoalLayer *layer,
+                                                                   ShoalStatus status,
+                                                                   ShoalError *err,
+                                                                   const char *format, ...);
+
+/* Puts "layer 'NAME': " in front of the message that err holds, and returns its status. */
+ShoalStatus shoal_layer_prefix(const ShoalLayer *layer, ShoalStatus status, ShoalError *err);
+
+/* Sets the shape of a top; the error names layer and top. */
+ShoalStatus shoal_layer_shape_top(const ShoalLayer *layer, int top, int axes, const int *shape,
+                                  ShoalError *err);
+ShoalStatus shoal_layer_shape_top_like(const ShoalLayer *layer, int top, const ShoalBlob *blob,
+                                       ShoalError *err);
+
+/* A prototxt's axis (may be negative) of bottom 0 as an index into *out; SHOAL_ERR_MODEL when the
+ * bottom has no such axis. */
+ShoalStatus shoal_layer_axis(const ShoalLayer *layer, int axis, int *out, ShoalError *err);
+
+/* A prototxt's unsigned number as an int of at least min into *out; SHOAL_ERR_MODEL names the
+ * field. */
+ShoalStatus shoal_layer_int(const ShoalLayer *layer, const char *field, uint32_t value, int min,
+                            int *out, ShoalError *err);
+
+/* `shape { dim: ... }` into dims[0..*axes); SHOAL_ERR_MODEL for more than SHOAL_MAX_AXES axes or a
+ * size that is negative or beyond 2^31-1. */
+ShoalStatus shoal_layer_shape_read(const ShoalLayer *layer, const Caffe__BlobShape *shape,
+                                   int dims[SHOAL_MAX_AXES], int *axes, ShoalError *err);
+
+/* shoal_layer_add_param, and a look at the filler, so that a wrong one is found before training. */
+ShoalStatus shoal_layer_declare(ShoalLayer *layer, int axes, const int *shape,
+                                const Caffe__FillerParameter *filler, ShoalError *err);
+
+/* How scores and labels lie: scores [outer][classes][inner], labels [outer][inner]. */
+typedef struct ShoalLabelLayout {
+    size_t outer, inner;
+    int classes;
+    bool has_ignore;
+    int ignore; /* a label that does not count */
+} ShoalLabelLayout;
+
+/* Fills outer, inner and classes from bottoms 0 (scores) and 1 (labels); SHOAL_ERR_MODEL when the
+ * axis is out of range or the number of labels is not outer * inner. */
+ShoalStatus shoal_layer_label_layout(const ShoalLayer *layer, int axis, ShoalLabelLayout *layout,
+                                     ShoalError *err);
+
+/* Label number n of bottom 1 as a class, cut to an integer as Caffe does; -1 for the ignored one.
+ * SHOAL_ERR_DATA names layer, label and the number of classes when it is out of range. */
+ShoalStatus shoal_layer_label_read(const ShoalLayer *layer, const ShoalLabelLayout *layout,
+                                   size_t n, int *label, ShoalError *err);
+
+/* For layers that draw random numbers: how a blob divides into samples, and which numbers they
+ * have, so that a sample draws the same whatever share it is in. A blob that does not divide
+ * counts as one sample; its number is that of the iteration, on every worker. */
+typedef struct ShoalSampleRange {
+    size_t samples, size; /* values per sample */
+    uint64_t first;
+} ShoalSampleRange;
+ShoalSampleRange shoal_layer_sample_range(const ShoalLayer *layer, size_t count, bool divides);
+
+/* The iteration that the current share is of: first_sample / batch_full. */
+uint64_t shoal_layer_iteration(const ShoalLayer *layer);
+
+/* As shoal_filler_fill, for one slice out[0..n) of a blob along its first axis: n is
+ * whole->count / whole->shape[0]. `whole` gives the shape that the rules look at; its data is not
+ * used. n values take at most shoal_filler_draws(n) random numbers. In net/filler.c. */
+ShoalStatus shoal_filler_fill_slice(const Caffe__FillerParameter *filler, ShoalRng *rng,
+                                    const ShoalBlob *whole, size_t n, float *out, ShoalError *err);
+uint64_t shoal_filler_draws(size_t n);
+
+#endif

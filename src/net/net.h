@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef SHOAL_NET_NET_H
+#define SHOAL_NET_NET_H
+
+#include "net/layer.h"
+
+/* A net: Caffe's NetParameter, filtered for a phase, wired, planned once, and then executed.
+ *
+ * Life: create (parses nothing, opens nothing) -> bind to memory -> init or load weights ->
+ * { set_share, bind sources, forward, backward } as often as wanted -> destroy.
+ * One thread at a time. After bind, nothing here allocates. */
+
+typedef struct ShoalNet ShoalNet;
+
+typedef struct ShoalNetOptions {
+    Caffe__Phase phase;
+    const Caffe__NetState *state; /* level and stages for include/exclude rules; may be NULL */
+    int capacity;                 /* largest share, in samples; 0: the whole batch */
+    int threads;                  /* for workspace sizes; 0 counts as 1 */
+    uint64_t seed;
+    bool backward;        /* plan for backward passes */
+    bool keep_all;        /* no two blobs share memory: every blob can be looked at afterwards */
+    ShoalNet *weights_of; /* use this net's parameters by name (a test net); NULL: own ones */
+    ShoalSourceShape *source_shape; /* shapes of Data records; NULL: a net with Data is refused */
+    void *source_context;
+} ShoalNetOptions;
+
+/* Builds a net. `model` is read only during the call. Errors: SHOAL_ERR_MODEL with the place in the
+ * file for an unknown layer type, a bottom that no layer gives, a wrong shape...; SHOAL_ERR_MEMORY.
+ */
+ShoalStatus shoal_net_create(const ShoalCaffeNet *model, const ShoalNetOptions *options,
+                             ShoalNet **out, ShoalError *err);
+void shoal_net_destroy(ShoalNet *net);
+
+/* Memory that the net's blobs need, and the workspace that its kernels need. Bytes. */
+size_t shoal_net_arena_bytes(const ShoalNet *net);
+size_t shoal_net_workspace_bytes(const ShoalNet *net);
+
+/* Gives the net its memory: arena (>= arena_bytes, SHOAL_ALIGN-aligned; nets that never run at the
+ * same time may share one). The caller owns it and keeps it until the net is destroyed. */
+void shoal_net_bind(ShoalNet *net, void *arena);
+
+/* Fills the weights by their fillers, from the net's seed. */
+ShoalStatus shoal_net_init_weights(ShoalNet *net, ShoalError *err);
+
+/* Copies weights by layer name, as Caffe's CopyTrainedLayersFrom: layers that only one side has are
+ * skipped. Errors: another number or shape of blobs in a layer of the same name (nothing is copied
+ * then). *copied (may be NULL): how many layers got weights. */
+ShoalStatus shoal_net_load_weights(ShoalNet *net, const ShoalCaffeNet *from, int *copied,
+                                   ShoalError *err);
+
+/* The net with its weights as a NetParameter, field for field what Caffe's Net::ToProto writes
+ * (split layers included). with_diff: gradients too. Free with
+ * caffe__net_parameter__free_unpacked(*out, NULL). */
+ShoalStatus shoal_net_to_proto(const ShoalNet *net, bool with_diff, Caffe__NetParameter **out,
+                               ShoalError *err);
+
+/* Sets the share to run next: `samples` of the global batch (1..capacity), beginning with global
+ * sample number first_sample. Reshapes all layers when the number changes. */
+ShoalStatus shoal_net_set_share(ShoalNet *net, int samples, uint64_t first_sample, ShoalError *err);
+
+/* Layers that are fed from outside. Their tops' data must be pointed to filled memory (of the
+ * shape of the current share) before forward. */
+int shoal_net_sources(const ShoalNet *net);
+ShoalLayer *shoal_net_source(const ShoalNet *net, int n);
+
+/* Runs all layers. *loss (may be NULL) = sum of loss_weight * loss. */
+ShoalStatus shoal_net_forward(ShoalNet *net, const ShoalCompute *compute, float *loss,
+                              ShoalError *err);
+
+/* Called when the gradient of a parameter is complete in this backward pass: last layer first. */
+typedef void ShoalGradientReady(void *context, const ShoalParam *param);
+
+/* Adds the gradient of weight * loss to the gradients of the learnable parameters. */
+void shoal_net_backward(ShoalNet *net, const ShoalCompute *compute, float weight,
+                        ShoalGradientReady *ready, void *context);
+
+/* Times of single layers, for `shoal time`. */
+ShoalStatus shoal_net_forward_layer(ShoalNet *net, int layer, const ShoalCompute *compute,
+                                    ShoalError *err);
+void shoal_net_backward_layer(ShoalNet *net, int layer, const ShoalCompute *compute);
+/* Puts weight * loss_weight into the diffs of the loss tops (what backward begins with). */
+void shoal_net_seed_gradient(ShoalNet *net, float weight);
+
+/* All learnable parameters (owners only; lr_mult != 0 first), in one block each for data and
+ * gradients. The first `gradient_count` values of data belong to the gradients; what follows has
+ * lr_mult 0. Padding between parameters is 0 and stays 0. */
+typedef struct ShoalNetParams {
+    float *data, *gradients;
+    size_t data_count, gradient_count;
+    ShoalParam *const *items; /* owners, in the order of the net's layers (as Caffe's history) */
+    int count;
+} ShoalNetParams;
+ShoalNetParams shoal_net_params(const ShoalNet *net);
+
+/* Looking around. */
+const char *shoal_net_name(const ShoalNet *net);
+int shoal_net_batch(const ShoalNet *net); /* the global batch; 1 when nothing has a batch */
+int shoal_net_capacity(const ShoalNet *net);
+int shoal_net_layers(const ShoalNet *net);
+ShoalLayer *shoal_net_layer(const ShoalNet *net, int n);
+/* The output blobs (that no layer consumes), sorted by name as Caffe does. */
+int shoal_net_outputs(const ShoalNet *net);
+const ShoalBlob *shoal_net_output(const ShoalNet *net, int n);
+/* loss_weight of output n (0 when it is no loss). */
+float shoal_net_output_loss_weight(const ShoalNet *net, int n);
+ShoalBlob *shoal_net_blob(const ShoalNet *net, const char *name); /* NULL: none of that name */
+
+#endif

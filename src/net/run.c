@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
+#include "base/error.h"
+#include "net/internal.h"
+#include "net/plan.h"
+
+/* Execution of a planned net. */
+
+static void *private_memory(const ShoalNet *net, int item, void *arena) {
+    return net->items[item].last < 0 ? NULL : (unsigned char *)arena + net->items[item].offset;
+}
+
+ShoalStatus shoal_net_forward_layer(ShoalNet *net, int number, const ShoalCompute *compute,
+                                    ShoalError *err) {
+    ShoalLayer *layer = &net->layers[number];
+    if (layer->class->flags & SHOAL_LAYER_SHARES_DATA)
+        for (int i = 0; i < layer->n_tops; i++)
+            layer->tops[i]->data = layer->bottoms[0]->data;
+    layer->scratch = private_memory(net, net->layer_items[3 * number], net->arena);
+    layer->saved = private_memory(net, net->layer_items[3 * number + 2], net->arena);
+    return layer->class->forward ? layer->class->forward(layer, compute, err) : SHOAL_OK;
+}
+
+ShoalStatus shoal_net_forward(ShoalNet *net, const ShoalCompute *compute, float *loss,
+                              ShoalError *err) {
+    float sum = 0;
+    for (int i = 0; i < net->n_layers; i++) {
+        ShoalStatus status = shoal_net_forward_layer(net, i, compute, err);
+        if (status)
+            return status;
+        const ShoalLayer *layer = &net->layers[i];
+        for (int j = 0; j < layer->n_tops; j++)
+            for (size_t k = 0; layer->loss_weights[j] != 0 && k < layer->tops[j]->count; k++)
+                sum += layer->loss_weights[j] * layer->tops[j]->data[k];
+    }
+    if (loss)
+        *loss = sum;
+    return SHOAL_OK;
+}
+
+static void fill(float *values, size_t n, float value) {
+    for (size_t i = 0; i < n; i++)
+        values[i] = value;
+}
+
+void shoal_net_seed_gradient(ShoalNet *net, float weight) {
+    for (int i = 0; i < net->n_layers; i++) {
+        const ShoalLayer *layer = &net->layers[i];
+        for (int j = 0; j < layer->n_tops; j++)
+            if (layer->loss_weights[j] != 0 && layer->tops[j]->diff)
+                fill(layer->tops[j]->diff, layer->tops[j]->count, weight * layer->loss_weights[j]);
+    }
+}
+
+/* A top that nobody above writes a gradient to has gradient 0, not what the arena held. */
+static void clear_unwritten(const ShoalLayer *layer) {
+    for (int i = 0; i < layer->n_tops; i++) {
+        const ShoalNetBlob *top = shoal_net_blob_of(layer->tops[i]);
+        if (top->diff_writers == 0 && layer->loss_weights[i] == 0 && top->blob.diff)
+            memset(top->blob.diff, 0, top->blob.count * sizeof(float));
+    }
+}
+
+void shoal_net_backward_layer(ShoalNet *net, int number, const ShoalCompute *compute) {
+    ShoalLayer *layer = &net->layers[number];
+    if (!layer->needs_backward || !layer->class->backward)
+        return;
+    layer->scratch = private_memory(net, net->layer_items[3 * number + 1], net->arena);
+    clear_unwritten(layer);
+    layer->class->backward(layer, compute);
+}
+
+void shoal_net_backward(ShoalNet *net, const ShoalCompute *compute, float weight,
+                        ShoalGradientReady *ready, void *context) {
+    shoal_net_seed_gradient(net, weight);
+    for (int i = net->n_layers - 1; i >= 0; i--) {
+        shoal_net_backward_layer(net, i, compute);
+        const ShoalLayer *layer = &net->layers[i];
+        /* A shared parameter is complete only at its first layer, which owns it. */
+        for (int j = layer->n_params - 1; ready && j >= 0; j--)
+            if (layer->params[j]->owner == layer->params[j] && layer->params[j]->learns)
+                ready(context, layer->params[j]);
+    }
+}
