@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef SHOAL_SOLVER_SOLVER_H
+#define SHOAL_SOLVER_SOLVER_H
+
+#include "caffe/model.h"
+#include "net/net.h"
+
+/* The optimizer: turns the gradients of a net into an update of its weights, and carries the state
+ * that this needs (momentum). The same gradients give the same bits on every machine. */
+
+typedef struct ShoalSolver ShoalSolver;
+
+/* Checks all fields of a solver that do not depend on a net: type, rate policy, counts, intervals.
+ * SHOAL_ERR_MODEL, or SHOAL_ERR_UNSUPPORTED for what this version lacks. */
+ShoalStatus shoal_solver_check(const Caffe__SolverParameter *param, ShoalError *err);
+
+/* A solver for the weights of net; both param and net must outlive it. */
+ShoalStatus shoal_solver_create(const Caffe__SolverParameter *param, ShoalNet *net,
+                                ShoalSolver **out, ShoalError *err);
+void shoal_solver_destroy(ShoalSolver *solver);
+
+/* Sets all gradients to 0: the begin of an iteration. */
+void shoal_solver_clear_gradients(ShoalSolver *solver);
+
+/* The end of an iteration: the gradients hold the sum over iter_size sub-batches of the global
+ * batch's gradient. In this order (BVLC Caffe: SGDSolver::ApplyUpdate): clip by the global norm
+ * (clip_gradients), divide by iter_size, add weight decay, momentum, subtract. *clipped_norm (may
+ * be NULL) gets the norm when it was clipped, else 0. Allocates nothing. */
+void shoal_solver_update(ShoalSolver *solver, const ShoalCompute *compute, float rate,
+                         double *clipped_norm);
+
+/* Puts the last update (what was subtracted) where the gradients are: what Caffe stores as diff
+ * with snapshot_diff. */
+void shoal_solver_expose_update(ShoalSolver *solver);
+
+/* The state as Caffe's SolverState: iteration, current_step, name of the weights file, history.
+ * Free with caffe__solver_state__free_unpacked(*out, NULL). */
+ShoalStatus shoal_solver_to_proto(const ShoalSolver *solver, int iter, int current_step,
+                                  const char *learned_net, Caffe__SolverState **out,
+                                  ShoalError *err);
+/* The history from a SolverState. SHOAL_ERR_MODEL when its number of blobs or their sizes are not
+ * this net's (nothing is changed then). */
+ShoalStatus shoal_solver_load_state(ShoalSolver *solver, const Caffe__SolverState *state,
+                                    ShoalError *err);
+
+/* The block of state values, laid out as the weights (ShoalNetParams.data). */
+float *shoal_solver_history(ShoalSolver *solver, size_t *count);
+
+#endif
