@@ -1,0 +1,369 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "train/job.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/memory.h"
+#include "collective/auth.h"
+#include "solver/solver.h"
+
+static ShoalStatus load_file(const char *path, ShoalJobFile *file, ShoalError *err) {
+    ShoalStatus status = shoal_file_read(path, &file->bytes, &file->size, err);
+    if (status)
+        return status;
+    file->name = shoal_strdup(path);
+    if (file->name)
+        return SHOAL_OK;
+    shoal_free(file->bytes);
+    *file = (ShoalJobFile){0};
+    return shoal_error_memory(err, path, strlen(path));
+}
+
+static void close_file(ShoalJobFile *file) {
+    shoal_free(file->name);
+    shoal_free(file->bytes);
+}
+
+/* Grows an array by one zeroed item; NULL when memory is short. */
+static void *grow(void **items, int *count, size_t size) {
+    unsigned char *bigger = shoal_calloc((size_t)*count + 1, size);
+    if (!bigger)
+        return NULL;
+    if (*count)
+        memcpy(bigger, *items, (size_t)*count * size);
+    shoal_free(*items);
+    *items = bigger;
+    return bigger + (size_t)(*count)++ * size;
+}
+
+/* ---- nets ---- */
+
+static ShoalJobNet *add_net(ShoalJob *job, ShoalError *err) {
+    ShoalJobNet *net = grow((void **)&job->nets, &job->n_nets, sizeof *job->nets);
+    if (!net)
+        shoal_error_memory(err, "a net", sizeof *net);
+    return net;
+}
+
+static ShoalStatus copy_state(const Caffe__NetState *from, ShoalJobNet *net, ShoalError *err) {
+    if (!from)
+        return SHOAL_OK;
+    net->state = (Caffe__NetState *)shoal_caffe_copy(&from->base);
+    return net->state ? SHOAL_OK : shoal_error_memory(err, "a net state", sizeof *from);
+}
+
+static ShoalStatus add_net_file(ShoalJob *job, const char *path, const Caffe__NetState *state,
+                                ShoalError *err) {
+    unsigned char *text;
+    size_t size;
+    ShoalStatus status = shoal_file_read(path, &text, &size, err);
+    if (status)
+        return status;
+    ShoalJobNet *net = add_net(job, err);
+    status = net ? shoal_caffe_net_from_text((const char *)text, size, path, &net->model, err)
+                 : err->status;
+    shoal_free(text);
+    return status ? status : copy_state(state, net, err);
+}
+
+static ShoalStatus add_net_param(ShoalJob *job, const Caffe__NetParameter *param, const char *file,
+                                 const Caffe__NetState *state, ShoalError *err) {
+    void *bytes;
+    size_t size;
+    ShoalStatus status = shoal_caffe_pack(&param->base, &bytes, &size, err);
+    if (status)
+        return status;
+    ShoalJobNet *net = add_net(job, err);
+    status = net ? shoal_caffe_net_from_bytes(bytes, size, file, &net->model, err) : err->status;
+    shoal_free(bytes);
+    return status ? status : copy_state(state, net, err);
+}
+
+static ShoalStatus add_train_net(ShoalJob *job, const char *file, ShoalError *err) {
+    const Caffe__SolverParameter *s = job->solver;
+    int given = !!s->net + !!s->net_param + !!s->train_net + !!s->train_net_param;
+    if (given != 1)
+        return shoal_error_set(err, SHOAL_ERR_MODEL,
+                               "%s: exactly one of net, net_param, train_net, train_net_param must "
+                               "be given, found %d",
+                               file, given);
+    if (s->train_net || s->net)
+        return add_net_file(job, s->train_net ? s->train_net : s->net, s->train_state, err);
+    return add_net_param(job, s->train_net_param ? s->train_net_param : s->net_param, file,
+                         s->train_state, err);
+}
+
+/* Test nets in Caffe's order: test_net_param, test_net, then `net` itself (Solver::InitTestNets).
+ */
+static ShoalStatus add_test_nets(ShoalJob *job, const char *file, ShoalError *err) {
+    const Caffe__SolverParameter *s = job->solver;
+    size_t named = s->n_test_net_param + s->n_test_net;
+    bool generic = s->net || s->net_param;
+    size_t total = s->n_test_iter;
+    if (generic ? total < named : total != named)
+        return shoal_error_set(err, SHOAL_ERR_MODEL,
+                               "%s: %zu test_iter values for %zu test nets; give one per test net",
+                               file, total, named);
+    if (s->n_test_state && s->n_test_state != total)
+        return shoal_error_set(err, SHOAL_ERR_MODEL,
+                               "%s: %zu test_state values for %zu test nets; give one per test net",
+                               file, s->n_test_state, total);
+    if (total && s->test_interval <= 0)
+        return shoal_error_set(err, SHOAL_ERR_MODEL,
+                               "%s: test_iter is given, but test_interval is not above 0", file);
+    for (size_t i = 0; i < total; i++) {
+        const Caffe__NetState *state = s->n_test_state ? s->test_state[i] : NULL;
+        size_t j = i - s->n_test_net_param;
+        ShoalStatus status;
+        if (i < s->n_test_net_param)
+            status = add_net_param(job, s->test_net_param[i], file, state, err);
+        else if (i < named)
+            status = add_net_file(job, s->test_net[j], state, err);
+        else if (s->net)
+            status = add_net_file(job, s->net, state, err);
+        else
+            status = add_net_param(job, s->net_param, file, state, err);
+        if (status)
+            return status;
+    }
+    return SHOAL_OK;
+}
+
+/* The nets travel on their own: drop them from the solver. */
+static void strip_solver(Caffe__SolverParameter *solver) {
+    if (solver->net_param)
+        caffe__net_parameter__free_unpacked(solver->net_param, NULL);
+    if (solver->train_net_param)
+        caffe__net_parameter__free_unpacked(solver->train_net_param, NULL);
+    for (size_t i = 0; i < solver->n_test_net_param; i++)
+        caffe__net_parameter__free_unpacked(solver->test_net_param[i], NULL);
+    free(solver->test_net_param);
+    solver->net_param = solver->train_net_param = NULL;
+    solver->test_net_param = NULL;
+    solver->n_test_net_param = 0;
+}
+
+/* ---- files that nets and flags name ---- */
+
+static ShoalStatus add_mean_files(ShoalJob *job, ShoalError *err) {
+    for (int i = 0; i < job->n_nets; i++) {
+        const Caffe__NetParameter *net = job->nets[i].model.param;
+        for (size_t j = 0; j < net->n_layer; j++) {
+            const Caffe__TransformationParameter *t = net->layer[j]->transform_param;
+            if (!t || !t->mean_file || !t->mean_file[0] || shoal_job_file(job, t->mean_file))
+                continue;
+            ShoalJobFile *file = grow((void **)&job->files, &job->n_files, sizeof *job->files);
+            if (!file)
+                return shoal_error_memory(err, "a mean file", sizeof *file);
+            ShoalStatus status = load_file(t->mean_file, file, err);
+            if (status) {
+                char where[512];
+                shoal_error_prefix(
+                    err, "%s: mean_file of layer '%s'",
+                    shoal_caffe_net_where(&job->nets[i].model, net->layer[j], where, sizeof where),
+                    net->layer[j]->name);
+                job->n_files--;
+                return status;
+            }
+        }
+    }
+    return SHOAL_OK;
+}
+
+static ShoalStatus add_weights(ShoalJob *job, const char *list, ShoalError *err) {
+    while (list && *list) {
+        size_t length = strcspn(list, ",");
+        char path[4096];
+        if (length >= sizeof path)
+            return shoal_error_set(err, SHOAL_ERR_ARGUMENT, "a path in --weights is too long");
+        memcpy(path, list, length);
+        path[length] = '\0';
+        list += length + (list[length] == ',');
+        ShoalJobFile *file = grow((void **)&job->weights, &job->n_weights, sizeof *job->weights);
+        if (!file)
+            return shoal_error_memory(err, "weights", sizeof *file);
+        ShoalStatus status = load_file(path, file, err);
+        if (status) {
+            job->n_weights--;
+            return status;
+        }
+    }
+    return SHOAL_OK;
+}
+
+static ShoalStatus parse_state(ShoalJob *job, ShoalError *err) {
+    return shoal_caffe_unpack(&caffe__solver_state__descriptor, job->state_file.bytes,
+                              job->state_file.size, job->state_file.name,
+                              (ProtobufCMessage **)&job->state, err);
+}
+
+static ShoalStatus add_state(ShoalJob *job, const char *path, ShoalError *err) {
+    ShoalStatus status = load_file(path, &job->state_file, err);
+    if (!status)
+        status = parse_state(job, err);
+    if (status || !job->state->learned_net || !job->state->learned_net[0])
+        return status;
+    status = add_weights(job, job->state->learned_net, err);
+    if (status)
+        shoal_error_prefix(err, "%s: learned_net (looked up from the working folder)", path);
+    return status;
+}
+
+/* snapshot_prefix as Caffe completes it (UpgradeSnapshotPrefixProperty): missing, or a folder, it
+ * takes the solver file's name without its ending. */
+static ShoalStatus complete_prefix(Caffe__SolverParameter *solver, const char *file,
+                                   ShoalError *err) {
+    struct stat info;
+    const char *given = solver->snapshot_prefix ? solver->snapshot_prefix : "";
+    bool folder = given[0] && !stat(given, &info) && S_ISDIR(info.st_mode);
+    if (given[0] && !folder)
+        return SHOAL_OK;
+    const char *slash = strrchr(file, '/');
+    const char *name = folder && slash ? slash + 1 : file;
+    const char *dot = strrchr(name, '.');
+    int length = dot && dot > name && !strchr(dot, '/') ? (int)(dot - name) : (int)strlen(name);
+    char *prefix;
+    if (asprintf(&prefix, "%s%s%.*s", given, folder ? "/" : "", length, name) < 0)
+        return shoal_error_memory(err, "snapshot_prefix", strlen(file));
+    free(given[0] ? solver->snapshot_prefix : NULL);
+    solver->snapshot_prefix = prefix;
+    return SHOAL_OK;
+}
+
+/* A run that cannot store its result must not begin. */
+static ShoalStatus check_prefix(const Caffe__SolverParameter *solver, ShoalError *err) {
+    if (solver->snapshot <= 0 && !solver->snapshot_after_train)
+        return SHOAL_OK;
+    char path[4096];
+    if (snprintf(path, sizeof path, "%s.tempfile", solver->snapshot_prefix) >= (int)sizeof path)
+        return shoal_error_set(err, SHOAL_ERR_ARGUMENT, "snapshot_prefix is too long");
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    if (fd < 0)
+        return shoal_error_set(
+            err, SHOAL_ERR_IO,
+            "snapshot_prefix \"%s\": cannot write there: %s; make the folder, or "
+            "change snapshot_prefix in the solver",
+            solver->snapshot_prefix, strerror(errno));
+    close(fd);
+    unlink(path);
+    return SHOAL_OK;
+}
+
+static ShoalStatus load_solver(const char *path, ShoalJob *job, ShoalError *err) {
+    unsigned char *text;
+    size_t size;
+    ShoalStatus status = shoal_file_read(path, &text, &size, err);
+    if (status)
+        return status;
+    status = shoal_caffe_solver_from_text((const char *)text, size, path, NULL, &job->solver, err);
+    shoal_free(text);
+    if (status)
+        return status;
+    status = shoal_solver_check(job->solver, err);
+    if (status)
+        shoal_error_prefix(err, "%s", path);
+    if (!status)
+        status = complete_prefix(job->solver, path, err);
+    return status ? status : check_prefix(job->solver, err);
+}
+
+ShoalStatus shoal_job_load(const ShoalJobOptions *options, ShoalJob *out, ShoalError *err) {
+    ShoalJob job = {.workers = options->workers, .hash_interval = options->hash_interval};
+    ShoalStatus status = load_solver(options->solver, &job, err);
+    if (!status)
+        status = add_train_net(&job, options->solver, err);
+    if (!status)
+        status = add_test_nets(&job, options->solver, err);
+    if (!status)
+        status = add_mean_files(&job, err);
+    if (!status && options->snapshot)
+        status = add_state(&job, options->snapshot, err);
+    if (!status && options->weights)
+        status = add_weights(&job, options->weights, err);
+    if (status) {
+        shoal_job_close(&job);
+        return status;
+    }
+    strip_solver(job.solver);
+    if (job.solver->has_random_seed && job.solver->random_seed >= 0)
+        job.seed = (uint64_t)job.solver->random_seed;
+    else
+        shoal_auth_random(&job.seed, 4); /* short enough to read out and type again */
+    *out = job;
+    return SHOAL_OK;
+}
+
+ShoalStatus shoal_job_load_net(const char *model, const char *weights, ShoalJob *out,
+                               ShoalError *err) {
+    ShoalJob job = {.workers = 1};
+    ShoalStatus status = add_net_file(&job, model, NULL, err);
+    if (!status)
+        status = add_mean_files(&job, err);
+    if (!status)
+        status = add_weights(&job, weights, err);
+    if (status)
+        shoal_job_close(&job);
+    else
+        *out = job;
+    return status;
+}
+
+void shoal_job_close(ShoalJob *job) {
+    if (job->solver)
+        caffe__solver_parameter__free_unpacked(job->solver, NULL);
+    for (int i = 0; i < job->n_nets; i++) {
+        shoal_caffe_net_close(&job->nets[i].model);
+        if (job->nets[i].state)
+            caffe__net_state__free_unpacked(job->nets[i].state, NULL);
+    }
+    for (int i = 0; i < job->n_datasets; i++)
+        shoal_free(job->datasets[i].source);
+    for (int i = 0; i < job->n_weights; i++)
+        close_file(&job->weights[i]);
+    for (int i = 0; i < job->n_files; i++)
+        close_file(&job->files[i]);
+    close_file(&job->state_file);
+    if (job->state)
+        caffe__solver_state__free_unpacked(job->state, NULL);
+    shoal_free(job->nets);
+    shoal_free(job->datasets);
+    shoal_free(job->weights);
+    shoal_free(job->files);
+    *job = (ShoalJob){0};
+}
+
+const ShoalJobFile *shoal_job_file(const ShoalJob *job, const char *name) {
+    for (int i = 0; i < job->n_files; i++)
+        if (!strcmp(job->files[i].name, name))
+            return &job->files[i];
+    return NULL;
+}
+
+const ShoalJobDataset *shoal_job_dataset(const ShoalJob *job, const char *source) {
+    for (int i = 0; i < job->n_datasets; i++)
+        if (!strcmp(job->datasets[i].source, source))
+            return &job->datasets[i];
+    return NULL;
+}
+
+ShoalStatus shoal_job_add_dataset(ShoalJob *job, const char *source, int channels, int height,
+                                  int width, ShoalError *err) {
+    ShoalJobDataset *dataset =
+        grow((void **)&job->datasets, &job->n_datasets, sizeof *job->datasets);
+    if (!dataset)
+        return shoal_error_memory(err, "a dataset", sizeof *dataset);
+    *dataset = (ShoalJobDataset){shoal_strdup(source), channels, height, width};
+    if (dataset->source)
+        return SHOAL_OK;
+    job->n_datasets--;
+    return shoal_error_memory(err, "a dataset", strlen(source));
+}

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef SHOAL_TRAIN_JOB_H
+#define SHOAL_TRAIN_JOB_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "caffe/model.h"
+
+/* Everything that defines a training: solver, nets, seed, start weights and state. The coordinator
+ * (or a single process) loads it from files; a worker unpacks what the coordinator packed and opens
+ * no file. */
+
+typedef struct ShoalJobNet {
+    ShoalCaffeNet model;
+    Caffe__NetState *state; /* level and stages for include rules; may be NULL; owned */
+} ShoalJobNet;
+
+typedef struct ShoalJobFile {
+    char *name;
+    unsigned char *bytes;
+    size_t size;
+} ShoalJobFile;
+
+/* The shape of a dataset's records, before any transform. */
+typedef struct ShoalJobDataset {
+    char *source; /* data_param.source */
+    int channels, height, width;
+} ShoalJobDataset;
+
+typedef struct ShoalJob {
+    Caffe__SolverParameter *solver; /* without nets */
+    ShoalJobNet *nets;              /* 0: train; then the test nets */
+    int n_nets;
+    ShoalJobDataset *datasets;
+    int n_datasets;
+    ShoalJobFile *weights;
+    int n_weights;
+    ShoalJobFile *files; /* mean files */
+    int n_files;
+    Caffe__SolverState *state; /* to go on from; NULL: start at iteration 0 */
+    ShoalJobFile state_file;
+    uint64_t seed;
+    int workers, hash_interval;
+} ShoalJob;
+
+typedef struct ShoalJobOptions {
+    const char *solver;   /* path */
+    const char *weights;  /* caffemodels, separated by commas, or NULL */
+    const char *snapshot; /* solverstate or NULL; excludes weights */
+    int workers, hash_interval;
+} ShoalJobOptions;
+
+/* Loads a job. Errors name the file, line and column where there is one. */
+ShoalStatus shoal_job_load(const ShoalJobOptions *options, ShoalJob *job, ShoalError *err);
+
+/* A job of a single net, for `test` and `time`: no solver. weights may be NULL. */
+ShoalStatus shoal_job_load_net(const char *model, const char *weights, ShoalJob *job,
+                               ShoalError *err);
+void shoal_job_close(ShoalJob *job);
+
+/* To and from the bytes of a Job message (cluster/messages.proto). *bytes: shoal_calloc storage. */
+ShoalStatus shoal_job_pack(const ShoalJob *job, void **bytes, size_t *size, ShoalError *err);
+ShoalStatus shoal_job_unpack(const void *bytes, size_t size, ShoalJob *job, ShoalError *err);
+
+/* The file of that name among `files`; NULL if none. */
+const ShoalJobFile *shoal_job_file(const ShoalJob *job, const char *name);
+const ShoalJobDataset *shoal_job_dataset(const ShoalJob *job, const char *source);
+
+/* Adds what a dataset's records look like; once per source. */
+ShoalStatus shoal_job_add_dataset(ShoalJob *job, const char *source, int channels, int height,
+                                  int width, ShoalError *err);
+
+#endif

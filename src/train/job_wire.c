@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <limits.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/memory.h"
+#include "cluster/messages.h"
+#include "train/job.h"
+
+/* A job as a Job message. */
+
+static void file_to_message(const ShoalJobFile *file, Shoal__NamedFile *message) {
+    shoal__named_file__init(message);
+    message->name = file->name;
+    message->content.data = file->bytes;
+    message->content.len = file->size;
+}
+
+static ShoalStatus pack_into(const ProtobufCMessage *message, ProtobufCBinaryData *out,
+                             ShoalError *err) {
+    void *bytes;
+    size_t size;
+    ShoalStatus status = shoal_caffe_pack(message, &bytes, &size, err);
+    if (!status) {
+        out->data = bytes;
+        out->len = size;
+    }
+    return status;
+}
+
+static ShoalStatus nets_to_message(const ShoalJob *job, Shoal__JobNet *nets, ShoalError *err) {
+    ShoalStatus status = SHOAL_OK;
+    for (int i = 0; i < job->n_nets && !status; i++) {
+        nets[i].file = job->nets[i].model.file;
+        status = pack_into(&job->nets[i].model.param->base, &nets[i].param, err);
+        if (!status && job->nets[i].state)
+            status = pack_into(&job->nets[i].state->base, &nets[i].state, err);
+    }
+    return status;
+}
+
+/* All arrays of the message, in one place. */
+typedef struct Storage {
+    Shoal__JobNet *nets;
+    Shoal__JobDataset *datasets;
+    Shoal__NamedFile *files; /* weights, then mean files, then the state */
+    void **pointers;
+} Storage;
+
+static bool storage_init(Storage *s, const ShoalJob *job) {
+    size_t n_nets = (size_t)job->n_nets, n_sets = (size_t)job->n_datasets;
+    size_t n_files = (size_t)job->n_weights + (size_t)job->n_files + 1;
+    s->nets = shoal_calloc(n_nets, sizeof *s->nets);
+    s->datasets = shoal_calloc(n_sets, sizeof *s->datasets);
+    s->files = shoal_calloc(n_files, sizeof *s->files);
+    s->pointers = shoal_calloc(n_nets + n_sets + n_files, sizeof *s->pointers);
+    if (!s->nets || !s->datasets || !s->files || !s->pointers)
+        return false;
+    for (size_t i = 0; i < n_nets; i++)
+        shoal__job_net__init(&s->nets[i]);
+    return true;
+}
+
+static void storage_close(Storage *s, int n_nets) {
+    for (int i = 0; s->nets && i < n_nets; i++) {
+        shoal_free(s->nets[i].param.data);
+        shoal_free(s->nets[i].state.data);
+    }
+    shoal_free(s->nets);
+    shoal_free(s->datasets);
+    shoal_free(s->files);
+    shoal_free(s->pointers);
+}
+
+static void datasets_to_message(const ShoalJob *job, Shoal__JobDataset *datasets) {
+    for (int i = 0; i < job->n_datasets; i++) {
+        shoal__job_dataset__init(&datasets[i]);
+        datasets[i].source = job->datasets[i].source;
+        datasets[i].channels = (uint32_t)job->datasets[i].channels;
+        datasets[i].height = (uint32_t)job->datasets[i].height;
+        datasets[i].width = (uint32_t)job->datasets[i].width;
+    }
+}
+
+static void link_arrays(const ShoalJob *job, Storage *s, Shoal__Job *message) {
+    void **next = s->pointers;
+    message->nets = (Shoal__JobNet **)next;
+    for (int i = 0; i < job->n_nets; i++)
+        *next++ = &s->nets[i];
+    message->n_nets = (size_t)job->n_nets;
+    message->datasets = (Shoal__JobDataset **)next;
+    for (int i = 0; i < job->n_datasets; i++)
+        *next++ = &s->datasets[i];
+    message->n_datasets = (size_t)job->n_datasets;
+    Shoal__NamedFile *file = s->files;
+    message->weights = (Shoal__NamedFile **)next;
+    for (int i = 0; i < job->n_weights; i++, file++) {
+        file_to_message(&job->weights[i], file);
+        *next++ = file;
+    }
+    message->n_weights = (size_t)job->n_weights;
+    message->files = (Shoal__NamedFile **)next;
+    for (int i = 0; i < job->n_files; i++, file++) {
+        file_to_message(&job->files[i], file);
+        *next++ = file;
+    }
+    message->n_files = (size_t)job->n_files;
+    if (job->state) {
+        file_to_message(&job->state_file, file);
+        message->state = file;
+    }
+}
+
+ShoalStatus shoal_job_pack(const ShoalJob *job, void **bytes, size_t *size, ShoalError *err) {
+    Shoal__Job message = SHOAL__JOB__INIT;
+    Storage storage = {0};
+    ShoalStatus status =
+        storage_init(&storage, job) ? SHOAL_OK : shoal_error_memory(err, "the job", sizeof storage);
+    if (!status)
+        status = nets_to_message(job, storage.nets, err);
+    if (!status)
+        status = pack_into(&job->solver->base, &message.solver, err);
+    if (!status) {
+        datasets_to_message(job, storage.datasets);
+        link_arrays(job, &storage, &message);
+        message.seed = job->seed;
+        message.workers = (uint32_t)job->workers;
+        message.hash_interval = (uint32_t)job->hash_interval;
+        status = shoal_caffe_pack(&message.base, bytes, size, err);
+    }
+    shoal_free(message.solver.data);
+    storage_close(&storage, job->n_nets);
+    return status;
+}
+
+/* ---- unpacking ---- */
+
+static ShoalStatus file_from_message(const Shoal__NamedFile *message, ShoalJobFile *file,
+                                     ShoalError *err) {
+    file->name = shoal_strdup(message->name);
+    file->bytes = shoal_calloc(message->content.len + 1, 1);
+    file->size = message->content.len;
+    if (!file->name || !file->bytes)
+        return shoal_error_memory(err, "a file of the job", message->content.len);
+    if (message->content.len)
+        memcpy(file->bytes, message->content.data, message->content.len);
+    return SHOAL_OK;
+}
+
+static ShoalStatus files_from_message(Shoal__NamedFile *const *messages, size_t n,
+                                      ShoalJobFile **files, int *count, ShoalError *err) {
+    *files = shoal_calloc(n, sizeof **files);
+    if (!*files)
+        return shoal_error_memory(err, "the job", n * sizeof **files);
+    *count = (int)n;
+    ShoalStatus status = SHOAL_OK;
+    for (size_t i = 0; i < n && !status; i++)
+        status = file_from_message(messages[i], &(*files)[i], err);
+    return status;
+}
+
+static ShoalStatus nets_from_message(const Shoal__Job *message, ShoalJob *job, ShoalError *err) {
+    job->nets = shoal_calloc(message->n_nets, sizeof *job->nets);
+    if (!job->nets)
+        return shoal_error_memory(err, "the job", message->n_nets * sizeof *job->nets);
+    job->n_nets = (int)message->n_nets;
+    ShoalStatus status = SHOAL_OK;
+    for (size_t i = 0; i < message->n_nets && !status; i++) {
+        const Shoal__JobNet *net = message->nets[i];
+        status = shoal_caffe_net_from_bytes(net->param.data, net->param.len, net->file,
+                                            &job->nets[i].model, err);
+        if (!status && net->state.len)
+            status =
+                shoal_caffe_unpack(&caffe__net_state__descriptor, net->state.data, net->state.len,
+                                   net->file, (ProtobufCMessage **)&job->nets[i].state, err);
+    }
+    return status;
+}
+
+static ShoalStatus datasets_from_message(const Shoal__Job *message, ShoalJob *job,
+                                         ShoalError *err) {
+    for (size_t i = 0; i < message->n_datasets; i++) {
+        const Shoal__JobDataset *d = message->datasets[i];
+        if (!d->channels || !d->height || !d->width || d->channels > INT_MAX ||
+            d->height > INT_MAX || d->width > INT_MAX)
+            return shoal_error_set(err, SHOAL_ERR_PROTOCOL, "the job holds a dataset without size");
+        ShoalStatus status = shoal_job_add_dataset(job, d->source, (int)d->channels, (int)d->height,
+                                                   (int)d->width, err);
+        if (status)
+            return status;
+    }
+    return SHOAL_OK;
+}
+
+static ShoalStatus job_from_message(const Shoal__Job *message, ShoalJob *job, ShoalError *err) {
+    if (message->n_nets < 1 || message->n_nets > 1024 || message->workers < 1 ||
+        message->workers > INT_MAX || message->hash_interval > INT_MAX)
+        return shoal_error_set(err, SHOAL_ERR_PROTOCOL, "the job has no net, or makes no sense");
+    job->seed = message->seed;
+    job->workers = (int)message->workers;
+    job->hash_interval = (int)message->hash_interval;
+    ShoalStatus status =
+        shoal_caffe_unpack(&caffe__solver_parameter__descriptor, message->solver.data,
+                           message->solver.len, "job", (ProtobufCMessage **)&job->solver, err);
+    if (!status)
+        status = nets_from_message(message, job, err);
+    if (!status)
+        status = datasets_from_message(message, job, err);
+    if (!status)
+        status = files_from_message(message->weights, message->n_weights, &job->weights,
+                                    &job->n_weights, err);
+    if (!status)
+        status =
+            files_from_message(message->files, message->n_files, &job->files, &job->n_files, err);
+    if (!status && message->state)
+        status = file_from_message(message->state, &job->state_file, err);
+    if (!status && message->state)
+        status = shoal_caffe_unpack(&caffe__solver_state__descriptor, job->state_file.bytes,
+                                    job->state_file.size, job->state_file.name,
+                                    (ProtobufCMessage **)&job->state, err);
+    return status;
+}
+
+ShoalStatus shoal_job_unpack(const void *bytes, size_t size, ShoalJob *out, ShoalError *err) {
+    Shoal__Job *message = shoal__job__unpack(NULL, size, bytes);
+    if (!message)
+        return shoal_error_set(err, SHOAL_ERR_PROTOCOL,
+                               "the coordinator's job cannot be read; are both of one version?");
+    ShoalJob job = {0};
+    ShoalStatus status = job_from_message(message, &job, err);
+    shoal__job__free_unpacked(message, NULL);
+    if (status)
+        shoal_job_close(&job);
+    else
+        *out = job;
+    return status;
+}

@@ -1,0 +1,479 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "train/replica.h"
+
+#include <sodium.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/memory.h"
+#include "cluster/shares.h"
+#include "data/datum.h"
+#include "data/transform.h"
+
+/* A layer of a net that is fed from outside. */
+typedef struct Source {
+    ShoalLayer *layer;
+    const char *dataset;       /* NULL: not fed */
+    ShoalTransform *transform; /* NULL: not fed */
+    size_t floats[2];          /* capacity of top 0 and top 1 */
+    size_t sample_floats;
+    size_t offset; /* of top 0 in a slot; top 1 follows, aligned; bytes */
+} Source;
+
+typedef struct ReplicaNet {
+    ShoalNet *net;
+    Source *sources;
+    int n_sources;
+    size_t slot_bytes;
+} ReplicaNet;
+
+struct ShoalReplica {
+    const ShoalJob *job;
+    ReplicaNet *nets;
+    int n_nets;
+    ShoalSolver *solver;
+    ShoalCompute compute;
+    ShoalPool *pool;
+    void *arena;
+    size_t arena_bytes, slot_bytes;
+};
+
+struct ShoalSlot {
+    const ShoalReplica *replica;
+    ShoalRound round;
+    unsigned char *memory;
+    ShoalDatumDecoder *decoder;
+};
+
+/* ---- construction ---- */
+
+static const char *dataset_of(const Caffe__LayerParameter *layer) {
+    bool is_data = layer->type && !strcmp(layer->type, "Data");
+    return is_data && layer->data_param ? layer->data_param->source : NULL;
+}
+
+static ShoalStatus make_transform(const ShoalJob *job, const Caffe__LayerParameter *layer,
+                                  bool train, ShoalTransform **out, ShoalError *err) {
+    const ShoalJobDataset *dataset = shoal_job_dataset(job, layer->data_param->source);
+    if (!dataset)
+        return shoal_error_set(err, SHOAL_ERR_MODEL, "layer '%s': dataset '%s' is not in the job",
+                               layer->name, layer->data_param->source);
+    const Caffe__TransformationParameter *param = layer->transform_param;
+    Caffe__BlobProto *mean = NULL;
+    ShoalStatus status = SHOAL_OK;
+    if (param && param->mean_file && param->mean_file[0]) {
+        const ShoalJobFile *file = shoal_job_file(job, param->mean_file);
+        if (!file)
+            return shoal_error_set(err, SHOAL_ERR_MODEL, "layer '%s': mean_file '%s' is missing",
+                                   layer->name, param->mean_file);
+        status = shoal_caffe_unpack(&caffe__blob_proto__descriptor, file->bytes, file->size,
+                                    file->name, (ProtobufCMessage **)&mean, err);
+    }
+    if (!status)
+        status = shoal_transform_create(param, train, job->seed, mean, dataset->channels,
+                                        dataset->height, dataset->width, out, err);
+    if (status)
+        shoal_error_prefix(err, "layer '%s'", layer->name);
+    if (mean)
+        caffe__blob_proto__free_unpacked(mean, NULL);
+    return status;
+}
+
+ShoalStatus shoal_replica_source_shape(void *job, const Caffe__LayerParameter *layer, int dims[3],
+                                       ShoalError *err) {
+    ShoalTransform *transform;
+    ShoalStatus status = make_transform(job, layer, false, &transform, err);
+    if (status)
+        return status;
+    shoal_transform_shape(transform, dims);
+    shoal_transform_destroy(transform);
+    return SHOAL_OK;
+}
+
+static ShoalStatus make_sources(ShoalReplica *replica, ReplicaNet *net, bool train,
+                                ShoalError *err) {
+    net->n_sources = shoal_net_sources(net->net);
+    net->sources = shoal_calloc((size_t)net->n_sources, sizeof *net->sources);
+    if (!net->sources)
+        return shoal_error_memory(err, "the data layers", sizeof *net->sources);
+    for (int i = 0; i < net->n_sources; i++) {
+        Source *source = &net->sources[i];
+        source->layer = shoal_net_source(net->net, i);
+        source->offset = net->slot_bytes;
+        source->dataset = dataset_of(source->layer->param);
+        for (int t = 0; t < source->layer->n_tops; t++) {
+            size_t floats = source->layer->tops[t]->count;
+            if (t < 2)
+                source->floats[t] = floats;
+            net->slot_bytes += shoal_align_up(floats * sizeof(float));
+        }
+        if (!source->dataset)
+            continue;
+        source->sample_floats =
+            shoal_blob_count(source->layer->tops[0], 1, source->layer->tops[0]->axes);
+        ShoalStatus status =
+            make_transform(replica->job, source->layer->param, train, &source->transform, err);
+        if (status)
+            return status;
+    }
+    return SHOAL_OK;
+}
+
+static ShoalStatus make_net(ShoalReplica *replica, int number, const ShoalReplicaOptions *options,
+                            ShoalError *err) {
+    const ShoalJobNet *job_net = &replica->job->nets[number];
+    bool train = number == 0 && !options->phase_test;
+    ShoalNetOptions net_options = {
+        .phase = train ? CAFFE__PHASE__TRAIN : CAFFE__PHASE__TEST,
+        .state = job_net->state,
+        .capacity = number == 0 ? options->capacity : 0,
+        .threads = options->threads,
+        .seed = replica->job->seed,
+        .backward = train,
+        .weights_of = number == 0 ? NULL : replica->nets[0].net,
+        .source_shape = shoal_replica_source_shape,
+        .source_context = (void *)replica->job,
+    };
+    ReplicaNet *net = &replica->nets[number];
+    replica->n_nets = number + 1;
+    ShoalStatus status = shoal_net_create(&job_net->model, &net_options, &net->net, err);
+    if (!status)
+        status = make_sources(replica, net, train, err);
+    if (!status && net->slot_bytes > replica->slot_bytes)
+        replica->slot_bytes = net->slot_bytes;
+    return status;
+}
+
+static ShoalStatus make_memory(ShoalReplica *replica, const ShoalReplicaOptions *options,
+                               ShoalError *err) {
+    size_t arena = 0, workspace = 0;
+    for (int i = 0; i < replica->n_nets; i++) {
+        if (shoal_net_arena_bytes(replica->nets[i].net) > arena)
+            arena = shoal_net_arena_bytes(replica->nets[i].net);
+        if (shoal_net_workspace_bytes(replica->nets[i].net) > workspace)
+            workspace = shoal_net_workspace_bytes(replica->nets[i].net);
+    }
+    replica->arena_bytes = arena + workspace;
+    unsigned long long total, available;
+    shoal_cpu_memory(&total, &available);
+    if (available && replica->arena_bytes > available)
+        return shoal_error_set(err, SHOAL_ERR_MEMORY,
+                               "the net needs %zu MB for its blobs, but only %llu MB of memory are "
+                               "free; use a smaller batch_size or more workers",
+                               replica->arena_bytes >> 20, available >> 20);
+    replica->arena = shoal_calloc(arena, 1);
+    replica->compute.workspace = shoal_calloc(workspace, 1);
+    replica->compute.workspace_bytes = workspace;
+    replica->compute.kernels = shoal_kernels_for(options->level);
+    replica->pool = options->threads > 1 ? shoal_pool_create((unsigned)options->threads) : NULL;
+    replica->compute.pool = replica->pool;
+    if (!replica->arena || !replica->compute.workspace || (options->threads > 1 && !replica->pool))
+        return shoal_error_memory(err, "the net's blobs", replica->arena_bytes);
+    if (!replica->compute.kernels)
+        return shoal_error_set(err, SHOAL_ERR_ARGUMENT, "this CPU has no kernels of level %s",
+                               shoal_cpu_level_name(options->level));
+    for (int i = 0; i < replica->n_nets; i++)
+        shoal_net_bind(replica->nets[i].net, replica->arena);
+    return SHOAL_OK;
+}
+
+static ShoalStatus load_weights(ShoalReplica *replica, ShoalError *err) {
+    for (int i = 0; i < replica->n_nets; i++) {
+        ShoalStatus status = shoal_net_init_weights(replica->nets[i].net, err);
+        if (status)
+            return status;
+    }
+    for (int i = 0; i < replica->job->n_weights; i++) {
+        const ShoalJobFile *file = &replica->job->weights[i];
+        ShoalCaffeNet from;
+        ShoalStatus status =
+            shoal_caffe_net_from_bytes(file->bytes, file->size, file->name, &from, err);
+        if (status)
+            return status;
+        for (int n = 0; n < replica->n_nets && !status; n++)
+            status = shoal_net_load_weights(replica->nets[n].net, &from, NULL, err);
+        shoal_caffe_net_close(&from);
+        if (status)
+            return status;
+    }
+    return SHOAL_OK;
+}
+
+static ShoalStatus make_solver(ShoalReplica *replica, ShoalError *err) {
+    const ShoalJob *job = replica->job;
+    ShoalStatus status =
+        shoal_solver_create(job->solver, replica->nets[0].net, &replica->solver, err);
+    if (!status && job->state)
+        status = shoal_solver_load_state(replica->solver, job->state, err);
+    if (status && job->state)
+        shoal_error_prefix(err, "%s", job->state_file.name);
+    return status;
+}
+
+ShoalStatus shoal_replica_create(const ShoalJob *job, const ShoalReplicaOptions *options,
+                                 ShoalReplica **out, ShoalError *err) {
+    ShoalReplica *replica = shoal_calloc(1, sizeof *replica);
+    if (!replica)
+        return shoal_error_memory(err, "a replica", sizeof *replica);
+    replica->job = job;
+    replica->nets = shoal_calloc((size_t)job->n_nets, sizeof *replica->nets);
+    ShoalStatus status =
+        replica->nets ? SHOAL_OK : shoal_error_memory(err, "a replica", sizeof *replica->nets);
+    for (int i = 0; i < job->n_nets && !status; i++)
+        status = make_net(replica, i, options, err);
+    if (!status)
+        status = make_memory(replica, options, err);
+    if (!status)
+        status = load_weights(replica, err);
+    if (!status && !options->no_solver && !options->phase_test)
+        status = make_solver(replica, err);
+    if (status)
+        shoal_replica_destroy(replica);
+    else
+        *out = replica;
+    return status;
+}
+
+void shoal_replica_destroy(ShoalReplica *replica) {
+    if (!replica)
+        return;
+    shoal_solver_destroy(replica->solver);
+    for (int i = replica->n_nets - 1; i >= 0; i--) { /* test nets use the train net's weights */
+        for (int s = 0; replica->nets[i].sources && s < replica->nets[i].n_sources; s++)
+            shoal_transform_destroy(replica->nets[i].sources[s].transform);
+        shoal_free(replica->nets[i].sources);
+        shoal_net_destroy(replica->nets[i].net);
+    }
+    shoal_free(replica->nets);
+    shoal_pool_destroy(replica->pool);
+    shoal_free(replica->arena);
+    shoal_free(replica->compute.workspace);
+    shoal_free(replica);
+}
+
+ShoalNet *shoal_replica_net(const ShoalReplica *replica, int net) {
+    return replica->nets[net].net;
+}
+
+const ShoalCompute *shoal_replica_compute(const ShoalReplica *replica) {
+    return &replica->compute;
+}
+
+size_t shoal_replica_bytes(const ShoalReplica *replica) {
+    ShoalNetParams params = shoal_net_params(replica->nets[0].net);
+    size_t floats = params.data_count * 2 + params.gradient_count;
+    return replica->arena_bytes + floats * sizeof(float);
+}
+
+int shoal_replica_sources(const ShoalReplica *replica, int net) {
+    return replica->nets[net].n_sources;
+}
+
+const char *shoal_replica_source(const ShoalReplica *replica, int net, int source) {
+    return replica->nets[net].sources[source].dataset;
+}
+
+/* ---- slots ---- */
+
+ShoalSlot *shoal_slot_create(const ShoalReplica *replica) {
+    ShoalSlot *slot = shoal_calloc(1, sizeof *slot);
+    if (!slot)
+        return NULL;
+    slot->replica = replica;
+    slot->memory = shoal_calloc(replica->slot_bytes, 1);
+    slot->decoder = shoal_datum_decoder_create();
+    if (slot->memory && slot->decoder)
+        return slot;
+    shoal_slot_destroy(slot);
+    return NULL;
+}
+
+void shoal_slot_destroy(ShoalSlot *slot) {
+    if (!slot)
+        return;
+    shoal_datum_decoder_destroy(slot->decoder);
+    shoal_free(slot->memory);
+    shoal_free(slot);
+}
+
+ShoalRound *shoal_slot_round(ShoalSlot *slot) {
+    return &slot->round;
+}
+
+static float *slot_top(const ShoalSlot *slot, const Source *source, int top) {
+    size_t offset = source->offset;
+    if (top > 0)
+        offset += shoal_align_up(source->floats[0] * sizeof(float));
+    return (float *)(slot->memory + offset);
+}
+
+ShoalStatus shoal_slot_stage(ShoalSlot *slot, int number, int index, const ShoalRecord *record,
+                             ShoalError *err) {
+    const ReplicaNet *net = &slot->replica->nets[slot->round.net];
+    const Source *source = &net->sources[number];
+    uint64_t sample = slot->round.first_sample + (uint64_t)index;
+    size_t at = (size_t)index * source->sample_floats;
+    if (!source->dataset || at + source->sample_floats > source->floats[0])
+        return shoal_error_set(err, SHOAL_ERR_PROTOCOL,
+                               "sample %d does not belong into this round of %d", index,
+                               slot->round.count);
+    ShoalDatum datum;
+    ShoalStatus status = shoal_datum_parse(slot->decoder, record->bytes, record->size,
+                                           source->dataset, sample, &datum, err);
+    if (!status)
+        status = shoal_transform_apply(source->transform, &datum, sample,
+                                       slot_top(slot, source, 0) + at, err);
+    if (!status && source->layer->n_tops > 1)
+        slot_top(slot, source, 1)[index] = (float)datum.label;
+    return status;
+}
+
+void shoal_slot_bind(const ShoalSlot *slot) {
+    const ReplicaNet *net = &slot->replica->nets[slot->round.net];
+    for (int i = 0; i < net->n_sources; i++) {
+        unsigned char *memory = slot->memory + net->sources[i].offset;
+        for (int t = 0; t < net->sources[i].layer->n_tops; t++) {
+            ShoalBlob *top = net->sources[i].layer->tops[t];
+            top->data = (float *)memory;
+            memory +=
+                shoal_align_up((t < 2 ? net->sources[i].floats[t] : top->count) * sizeof(float));
+        }
+    }
+}
+
+/* ---- rounds ---- */
+
+ShoalStatus shoal_replica_result_init(const ShoalReplica *replica, ShoalResult *result,
+                                      ShoalError *err) {
+    size_t most = 0;
+    for (int i = 0; i < replica->n_nets; i++) {
+        size_t count = 0;
+        for (int o = 0; o < shoal_net_outputs(replica->nets[i].net); o++)
+            count += shoal_net_output(replica->nets[i].net, o)->count;
+        most = count > most ? count : most;
+    }
+    *result = (ShoalResult){.output_capacity = most};
+    result->outputs = shoal_calloc(most, sizeof *result->outputs);
+    return result->outputs ? SHOAL_OK : shoal_error_memory(err, "a result", most * sizeof(float));
+}
+
+void shoal_replica_result_close(ShoalResult *result) {
+    shoal_free(result->outputs);
+    *result = (ShoalResult){0};
+}
+
+static void take_outputs(const ShoalNet *net, ShoalResult *result) {
+    result->output_count = 0;
+    for (int i = 0; i < shoal_net_outputs(net); i++) {
+        const ShoalBlob *blob = shoal_net_output(net, i);
+        if (result->output_count + blob->count > result->output_capacity)
+            return;
+        memcpy(result->outputs + result->output_count, blob->data, blob->count * sizeof(float));
+        result->output_count += blob->count;
+    }
+}
+
+static ShoalStatus compute_pass(ShoalReplica *replica, ShoalSlot *slot, ShoalResult *result,
+                                ShoalError *err) {
+    const ShoalRound *round = &slot->round;
+    ReplicaNet *net = &replica->nets[round->net];
+    if (round->count == 0)
+        return SHOAL_OK;
+    ShoalStatus status = shoal_net_set_share(net->net, round->count, round->first_sample, err);
+    if (status)
+        return status;
+    shoal_slot_bind(slot);
+    status = shoal_net_forward(net->net, &replica->compute, &result->loss, err);
+    if (status)
+        return status;
+    take_outputs(net->net, result);
+    if (round->kind == SHOAL_STEP_TRAIN)
+        shoal_net_backward(net->net, &replica->compute, (float)round->count / (float)round->batch,
+                           NULL, NULL);
+    return SHOAL_OK;
+}
+
+static void hash_weights(const ShoalReplica *replica, ShoalResult *result) {
+    ShoalNetParams params = shoal_net_params(replica->nets[0].net);
+    size_t count;
+    const float *history = shoal_solver_history(replica->solver, &count);
+    crypto_generichash_state state;
+    crypto_generichash_init(&state, NULL, 0, sizeof result->hash);
+    crypto_generichash_update(&state, (const unsigned char *)params.data,
+                              params.data_count * sizeof(float));
+    crypto_generichash_update(&state, (const unsigned char *)history, count * sizeof(float));
+    crypto_generichash_final(&state, result->hash, sizeof result->hash);
+    result->hashed = true;
+}
+
+static ShoalStatus finish_iteration(ShoalReplica *replica, const ShoalRound *round,
+                                    ShoalCollective *collective, ShoalResult *result,
+                                    ShoalError *err) {
+    ShoalNetParams params = shoal_net_params(replica->nets[0].net);
+    uint64_t start = shoal_clock_ns();
+    ShoalStatus status = collective ? shoal_collective_allreduce(collective, params.gradients,
+                                                                 params.gradient_count, err)
+                                    : SHOAL_OK;
+    uint64_t reduced = shoal_clock_ns();
+    result->communication_ns = reduced - start;
+    if (status)
+        return status;
+    shoal_solver_update(replica->solver, &replica->compute, round->rate, &result->clipped_norm);
+    int interval = replica->job->hash_interval;
+    if (collective && interval > 0 && round->iter % interval == 0)
+        hash_weights(replica, result);
+    result->compute_ns += shoal_clock_ns() - reduced;
+    return SHOAL_OK;
+}
+
+ShoalStatus shoal_replica_run(ShoalReplica *replica, ShoalSlot *slot, ShoalCollective *collective,
+                              ShoalResult *result, ShoalError *err) {
+    const ShoalRound *round = &slot->round;
+    uint64_t start = shoal_clock_ns();
+    result->loss = 0;
+    result->output_count = 0;
+    result->communication_ns = 0;
+    result->clipped_norm = 0;
+    result->hashed = false;
+    if (round->kind == SHOAL_STEP_TRAIN && round->clear)
+        shoal_solver_clear_gradients(replica->solver);
+    ShoalStatus status = compute_pass(replica, slot, result, err);
+    result->compute_ns = shoal_clock_ns() - start;
+    if (!status && round->kind == SHOAL_STEP_TRAIN && round->update)
+        status = finish_iteration(replica, round, collective, result, err);
+    return status;
+}
+
+ShoalStatus shoal_replica_sync(ShoalReplica *replica, ShoalCollective *collective,
+                               ShoalError *err) {
+    ShoalNetParams params = shoal_net_params(replica->nets[0].net);
+    if (collective->rank != 0)
+        memset(params.data, 0, params.data_count * sizeof(float));
+    return shoal_collective_allreduce(collective, params.data, params.data_count, err);
+}
+
+ShoalStatus shoal_replica_snapshot(ShoalReplica *replica, int iter, int current_step,
+                                   const char *model_name, void **model, size_t *model_size,
+                                   void **state, size_t *state_size, ShoalError *err) {
+    bool with_diff = replica->job->solver->snapshot_diff;
+    if (with_diff)
+        shoal_solver_expose_update(replica->solver);
+    Caffe__NetParameter *net;
+    ShoalStatus status = shoal_net_to_proto(replica->nets[0].net, with_diff, &net, err);
+    if (status)
+        return status;
+    status = shoal_caffe_pack(&net->base, model, model_size, err);
+    caffe__net_parameter__free_unpacked(net, NULL);
+    if (status)
+        return status;
+    Caffe__SolverState *proto;
+    status = shoal_solver_to_proto(replica->solver, iter, current_step, model_name, &proto, err);
+    if (!status) {
+        status = shoal_caffe_pack(&proto->base, state, state_size, err);
+        caffe__solver_state__free_unpacked(proto, NULL);
+    }
+    if (status)
+        shoal_free(*model);
+    return status;
+}

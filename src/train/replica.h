@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef SHOAL_TRAIN_REPLICA_H
+#define SHOAL_TRAIN_REPLICA_H
+
+#include "collective/collective.h"
+#include "cpu/cpu.h"
+#include "data/dataset.h"
+#include "solver/schedule.h"
+#include "solver/solver.h"
+#include "train/job.h"
+
+/* A replica: the nets of a job, their weights, the optimizer, and the memory they run in. A single
+ * process has one; so has every worker. Rounds are executed on it one after the other by one
+ * thread, while another thread stages the samples of the next ones into slots. */
+
+/* One pass over this replica's part of a batch; see Round in cluster/messages.proto. */
+typedef struct ShoalRound {
+    ShoalStepKind kind;
+    uint64_t number;
+    int iter;
+    float rate;
+    int current_step;
+    int net;               /* number in ShoalJob.nets */
+    uint64_t first_sample; /* of this replica's part */
+    int count;             /* samples of this replica's part; 0: nothing to compute */
+    int batch;             /* samples of all replicas together */
+    bool clear, update;    /* first, last pass of an iteration */
+    bool display;
+} ShoalRound;
+
+typedef struct ShoalReplica ShoalReplica;
+
+/* A round with its samples, transformed and ready. */
+typedef struct ShoalSlot ShoalSlot;
+
+/* What a round gave. Owned by the caller; arrays are made by shoal_replica_result_init. */
+typedef struct ShoalResult {
+    float loss;          /* mean over this replica's samples */
+    float *outputs;      /* all output blobs of the net, one after the other */
+    size_t output_count; /* values in outputs for this round */
+    size_t output_capacity;
+    uint64_t compute_ns, communication_ns;
+    double clipped_norm;
+    unsigned char hash[16]; /* of weights and history; valid when hashed */
+    bool hashed;
+} ShoalResult;
+
+typedef struct ShoalReplicaOptions {
+    int capacity; /* largest share of a training batch, samples; 0: whole batch */
+    int threads;
+    ShoalCpuLevel level;
+    bool no_solver;  /* gradients, but no updates */
+    bool phase_test; /* net 0 is built in phase TEST, without gradients or solver */
+} ShoalReplicaOptions;
+
+/* ShoalSourceShape with a ShoalJob as context: a Data layer's records after its transform. */
+ShoalStatus shoal_replica_source_shape(void *job, const Caffe__LayerParameter *layer, int dims[3],
+                                       ShoalError *err);
+
+/* Builds nets, weights (fillers, then job->weights) and state. The job must outlive it.
+ * SHOAL_ERR_MODEL and so on, with the place in the file where it is known. */
+ShoalStatus shoal_replica_create(const ShoalJob *job, const ShoalReplicaOptions *options,
+                                 ShoalReplica **out, ShoalError *err);
+void shoal_replica_destroy(ShoalReplica *replica);
+
+ShoalNet *shoal_replica_net(const ShoalReplica *replica, int net);
+const ShoalCompute *shoal_replica_compute(const ShoalReplica *replica);
+/* Bytes that all of it takes: weights, state, arena, workspace. */
+size_t shoal_replica_bytes(const ShoalReplica *replica);
+
+/* Data layers of a net, in net order, and the dataset each reads (data_param.source); NULL: a
+ * source that no dataset feeds (Input). */
+int shoal_replica_sources(const ShoalReplica *replica, int net);
+const char *shoal_replica_source(const ShoalReplica *replica, int net, int source);
+
+/* Slots: storage for the samples of one round. NULL when memory is short. */
+ShoalSlot *shoal_slot_create(const ShoalReplica *replica);
+void shoal_slot_destroy(ShoalSlot *slot);
+ShoalRound *shoal_slot_round(ShoalSlot *slot);
+
+/* Decodes and transforms the record of sample `index` (0 .. round.count - 1) of a source into the
+ * slot, whose round must be set. One thread per slot. SHOAL_ERR_DATA names dataset and record. */
+ShoalStatus shoal_slot_stage(ShoalSlot *slot, int source, int index, const ShoalRecord *record,
+                             ShoalError *err);
+
+/* Points the tops of the net's sources to the slot's samples; shoal_replica_run does so by itself.
+ */
+void shoal_slot_bind(const ShoalSlot *slot);
+
+ShoalStatus shoal_replica_result_init(const ShoalReplica *replica, ShoalResult *result,
+                                      ShoalError *err);
+void shoal_replica_result_close(ShoalResult *result);
+
+/* Runs a staged round. collective NULL: alone. Steady state allocates nothing. */
+ShoalStatus shoal_replica_run(ShoalReplica *replica, ShoalSlot *slot, ShoalCollective *collective,
+                              ShoalResult *result, ShoalError *err);
+
+/* Makes all replicas of a collective equal to rank 0's weights. */
+ShoalStatus shoal_replica_sync(ShoalReplica *replica, ShoalCollective *collective, ShoalError *err);
+
+/* A snapshot as the bytes of Caffe's two files (shoal_calloc storage, owned by the caller).
+ * model_name goes into the state as learned_net. */
+ShoalStatus shoal_replica_snapshot(ShoalReplica *replica, int iter, int current_step,
+                                   const char *model_name, void **model, size_t *model_size,
+                                   void **state, size_t *state_size, ShoalError *err);
+
+#endif

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "train/stream.h"
+
+#include <string.h>
+
+#include "base/error.h"
+#include "base/memory.h"
+#include "base/rng.h"
+#include "data/datum.h"
+#include "net/graph.h"
+
+static ShoalStatus describe_dataset(ShoalJob *job, const char *source, ShoalDataset *dataset,
+                                    ShoalError *err) {
+    if (shoal_job_dataset(job, source))
+        return SHOAL_OK;
+    ShoalDatumDecoder *decoder = shoal_datum_decoder_create();
+    if (!decoder)
+        return shoal_error_memory(err, "a record", 0);
+    ShoalRecord record;
+    ShoalDatum datum;
+    ShoalStatus status = shoal_dataset_record(dataset, 0, &record, err);
+    if (!status)
+        status = shoal_datum_parse(decoder, record.bytes, record.size, source, 0, &datum, err);
+    if (!status)
+        status = shoal_job_add_dataset(job, source, datum.channels, datum.height, datum.width, err);
+    shoal_datum_decoder_destroy(decoder);
+    return status;
+}
+
+static ShoalStatus open_stream(ShoalJob *job, const Caffe__LayerParameter *layer, uint32_t number,
+                               ShoalStream *stream, ShoalError *err) {
+    const Caffe__DataParameter *param = layer->data_param;
+    if (!param || !param->source || !param->source[0])
+        return shoal_error_set(err, SHOAL_ERR_MODEL,
+                               "data_param.source is missing: name the LMDB to read");
+    ShoalStatus status = shoal_dataset_open(param->source, &stream->dataset, err);
+    if (status)
+        return status;
+    uint64_t count = shoal_dataset_count(stream->dataset);
+    shoal_sampler_init(&stream->sampler, count);
+    if (param->rand_skip) {
+        ShoalRng rng;
+        shoal_rng_init(&rng, job->seed, SHOAL_RNG_SHUFFLE, number);
+        stream->skip = shoal_rng_below(&rng, param->rand_skip);
+    }
+    return describe_dataset(job, param->source, stream->dataset, err);
+}
+
+ShoalStatus shoal_streams_open(ShoalJob *job, int number, Caffe__Phase phase, ShoalStreams *out,
+                               ShoalError *err) {
+    const ShoalJobNet *net = &job->nets[number];
+    ShoalGraph graph;
+    ShoalStatus status = shoal_graph_build(&net->model, phase, net->state, &graph, err);
+    if (status)
+        return status;
+    ShoalStreams streams = {.items = shoal_calloc((size_t)graph.count, sizeof *streams.items)};
+    if (!streams.items)
+        status = shoal_error_memory(err, "the data layers", sizeof *streams.items);
+    for (int i = 0; i < graph.count && !status; i++) {
+        const Caffe__LayerParameter *layer = graph.layers[i].param;
+        const ShoalLayerClass *class = layer->type ? shoal_layer_class_find(layer->type) : NULL;
+        if (!class || !(class->flags & SHOAL_LAYER_SOURCE))
+            continue;
+        ShoalStream *stream = &streams.items[streams.count++];
+        if (strcmp(layer->type, "Data"))
+            continue;
+        status = open_stream(job, layer, (uint32_t)i, stream, err);
+        if (status) {
+            char where[512];
+            shoal_error_prefix(
+                err, "%s: layer '%s'",
+                shoal_caffe_net_where(&net->model, graph.layers[i].source, where, sizeof where),
+                layer->name);
+        }
+    }
+    shoal_graph_close(&graph);
+    if (status)
+        shoal_streams_close(&streams);
+    else
+        *out = streams;
+    return status;
+}
+
+void shoal_streams_close(ShoalStreams *streams) {
+    for (int i = 0; i < streams->count; i++)
+        shoal_dataset_close(streams->items[i].dataset);
+    shoal_free(streams->items);
+    *streams = (ShoalStreams){0};
+}
+
+ShoalStatus shoal_streams_record(ShoalStreams *streams, int source, uint64_t sample,
+                                 ShoalRecord *record, ShoalError *err) {
+    ShoalStream *stream = &streams->items[source];
+    if (!stream->dataset) {
+        *record = (ShoalRecord){0};
+        return SHOAL_OK;
+    }
+    return shoal_dataset_record(stream->dataset,
+                                shoal_sampler_record(&stream->sampler, sample + stream->skip),
+                                record, err);
+}
+
+ShoalStatus shoal_streams_stage(ShoalStreams *streams, ShoalSlot *slot, ShoalError *err) {
+    const ShoalRound *round = shoal_slot_round(slot);
+    for (int s = 0; s < streams->count; s++)
+        for (int i = 0; i < round->count; i++) {
+            ShoalRecord record;
+            ShoalStatus status =
+                shoal_streams_record(streams, s, round->first_sample + (uint64_t)i, &record, err);
+            if (!status && record.bytes)
+                status = shoal_slot_stage(slot, s, i, &record, err);
+            if (status)
+                return status;
+        }
+    return SHOAL_OK;
+}
