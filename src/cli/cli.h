@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef SHOAL_CLI_CLI_H
+#define SHOAL_CLI_CLI_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "shoal/shoal.h"
+
+/* The command line: one file per subcommand, each a ShoalCommand in the table of main.c. */
+
+enum { SHOAL_EXIT_OK = 0, SHOAL_EXIT_FAILURE = 1, SHOAL_EXIT_USAGE = 2 };
+
+typedef struct ShoalCommand {
+    const char *name;
+    const char *summary;               /* one line for `shoal --help` */
+    int (*run)(int argc, char **argv); /* argv[0] is the command's name; returns the exit code */
+} ShoalCommand;
+
+extern const ShoalCommand shoal_command_train, shoal_command_worker, shoal_command_test,
+    shoal_command_time, shoal_command_convert_mnist_data, shoal_command_device_query,
+    shoal_command_version;
+
+/* ---- flags.c ---- */
+
+typedef enum ShoalFlagKind { SHOAL_FLAG_TEXT, SHOAL_FLAG_COUNT, SHOAL_FLAG_SWITCH } ShoalFlagKind;
+
+/* One flag: --name=VALUE or --name VALUE (or -name, as Caffe's tools have it). */
+typedef struct ShoalFlag {
+    const char *name;
+    ShoalFlagKind kind;
+    void *value;      /* const char **, int * (0 or more), or bool * */
+    const char *what; /* "FILE", "N"; NULL for a switch */
+    const char *help; /* lines of the manual, separated by '\n' */
+} ShoalFlag;
+
+typedef struct ShoalUsage {
+    const char *command;  /* "train" */
+    const char *purpose;  /* paragraph that opens the manual */
+    const char *operands; /* "IMAGES LABELS LMDB"; NULL: none */
+    int n_operands;
+    const ShoalFlag *flags;
+    int n_flags;
+    const char *notes; /* what follows the flags: examples; may be NULL */
+} ShoalUsage;
+
+/* Reads the flags; operands go to operands[n_operands]. Returns -1 to go on, else the exit code
+ * (--help was asked for and printed, or an error was printed). */
+int shoal_flags_parse(const ShoalUsage *usage, int argc, char **argv, const char **operands);
+
+/* Prints an error as "shoal COMMAND: TEXT" and returns the exit code for it. */
+int shoal_cli_fail(const char *command, const ShoalError *error);
+
+/* ---- signals.c ---- */
+
+/* SIGINT and SIGTERM store SHOAL_STOP_NOW, SIGHUP SHOAL_STOP_SNAPSHOT, as Caffe's tools do; a
+ * second SIGINT ends the process at once. SIGPIPE is ignored. Returns where they store it. */
+volatile sig_atomic_t *shoal_cli_catch_signals(void);
+
+/* ---- screen.c ---- */
+
+/* What people see of a run: Caffe's log lines on standard output, and below them, when it is a
+ * terminal, a live panel. */
+typedef struct ShoalScreen ShoalScreen;
+
+ShoalScreen *shoal_screen_create(void);
+void shoal_screen_destroy(ShoalScreen *screen);
+void shoal_screen_show(ShoalScreen *screen, const ShoalEvent *event);
+
+/* ---- json_log.c ---- */
+
+/* --log-json: one object a line. */
+typedef struct ShoalJsonLog ShoalJsonLog;
+
+ShoalStatus shoal_json_log_open(const char *path, ShoalJsonLog **out, ShoalError *err);
+/* SHOAL_ERR_IO when the disk is full or the like. */
+ShoalStatus shoal_json_log_close(ShoalJsonLog *log, ShoalError *err);
+void shoal_json_log_event(ShoalJsonLog *log, const ShoalEvent *event);
+
+#endif

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
+#include "base/error.h"
+#include "cli/cli.h"
+
+static int run(int argc, char **argv) {
+    const char *operands[3], *backend = "lmdb";
+    const ShoalFlag flags[] = {
+        {"backend", SHOAL_FLAG_TEXT, &backend, "lmdb", "the only format there is"},
+    };
+    const ShoalUsage usage = {
+        .command = "convert_mnist_data",
+        .purpose = "Converts MNIST's idx files into an LMDB that `Data` layers read, byte for byte "
+                   "as\nCaffe's tool of this name does.",
+        .operands = "IMAGES LABELS LMDB",
+        .n_operands = 3,
+        .flags = flags,
+        .n_flags = 1,
+        .notes = "Example:\n  shoal convert_mnist_data train-images-idx3-ubyte "
+                 "train-labels-idx1-ubyte mnist_train_lmdb\n"};
+    int code = shoal_flags_parse(&usage, argc, argv, operands);
+    if (code >= 0)
+        return code;
+    ShoalError error = {0};
+    if (strcmp(backend, "lmdb"))
+        shoal_error_set(&error, SHOAL_ERR_ARGUMENT, "--backend=%s: only lmdb is supported",
+                        backend);
+    else
+        shoal_convert_mnist(operands[0], operands[1], operands[2], &error);
+    return error.status ? shoal_cli_fail("convert_mnist_data", &error) : SHOAL_EXIT_OK;
+}
+
+const ShoalCommand shoal_command_convert_mnist_data = {
+    "convert_mnist_data", "convert MNIST's idx files into an LMDB", run};

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+
+#include "cli/cli.h"
+
+static void on_event(void *context, const ShoalEvent *event) {
+    (void)context;
+    for (int i = 0; i < event->n_outputs && event->kind == SHOAL_EVENT_TEST_BATCH; i++)
+        printf("Batch %d, %s = %g\n", event->iter, event->outputs[i].name,
+               (double)event->outputs[i].value);
+    for (int i = 0; i < event->n_outputs && event->kind == SHOAL_EVENT_TEST; i++) {
+        const ShoalOutput *output = &event->outputs[i];
+        double value = (double)output->value, weight = (double)output->loss_weight;
+        printf("%s = %g", output->name, value);
+        if (weight != 0)
+            printf(" (* %g = %g loss)", weight, weight * value);
+        printf("\n");
+    }
+    if (event->kind == SHOAL_EVENT_TEST)
+        printf("%.1f images/s\n", event->images_per_s);
+}
+
+static int run(int argc, char **argv) {
+    ShoalTestOptions options = {.stop = shoal_cli_catch_signals(), .on_event = on_event};
+    const ShoalFlag flags[] = {
+        {"model", SHOAL_FLAG_TEXT, &options.model, "FILE", "the net, a prototxt (required)"},
+        {"weights", SHOAL_FLAG_TEXT, &options.weights, "FILE[,FILE...]",
+         "its weights, .caffemodel (required)"},
+        {"iterations", SHOAL_FLAG_COUNT, &options.iterations, "N", "batches to test (default 50)"},
+        {"threads", SHOAL_FLAG_COUNT, &options.threads, "N", "threads (default: all cores)"},
+        {"cpu", SHOAL_FLAG_TEXT, &options.cpu, "LEVEL",
+         "level of the kernels: c, avx2, avx512\n(default: the best that this CPU has)"},
+    };
+    const ShoalUsage usage = {
+        .command = "test",
+        .purpose = "Runs a net in phase TEST over its data and prints its outputs, batch by batch, "
+                   "then\ntheir means.",
+        .flags = flags,
+        .n_flags = sizeof flags / sizeof flags[0],
+        .notes = "Example:\n  shoal test --model=lenet_train_test.prototxt "
+                 "--weights=lenet_iter_10000.caffemodel \\\n             --iterations=100\n"};
+    int code = shoal_flags_parse(&usage, argc, argv, NULL);
+    if (code >= 0)
+        return code;
+    ShoalError error = {0};
+    return shoal_test(&options, &error) ? shoal_cli_fail("test", &error) : SHOAL_EXIT_OK;
+}
+
+const ShoalCommand shoal_command_test = {"test", "test a trained net", run};
