@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "caffe/upgrade.h"
+#include "caffe/wire.h"
 
 /* ---- bytes ---- */
 
@@ -39,19 +40,25 @@ static const char *guess_format(const unsigned char *bytes, size_t size) {
 ShoalStatus shoal_caffe_unpack(const ProtobufCMessageDescriptor *descriptor, const void *bytes,
                                size_t size, const char *file, ProtobufCMessage **out,
                                ShoalError *err) {
+    const uint8_t *data = size ? bytes : (const uint8_t *)"";
+    size_t where;
+    if (!shoal_caffe_wire_check(descriptor, data, size, &where))
+        return shoal_error_set(err, SHOAL_ERR_PARSE,
+                               "%s: not a %s of %zu bytes, from byte %zu on%s", file,
+                               descriptor->short_name, size, where, guess_format(data, size));
     /* Only tells "no memory" from "bad bytes"; what it gives can be freed without it. */
     bool failed = false;
     ProtobufCAllocator allocator = {counted_alloc, counted_free, &failed};
-    ProtobufCMessage *message =
-        protobuf_c_message_unpack(descriptor, &allocator, size, size ? bytes : (const uint8_t *)"");
+    ProtobufCMessage *message = protobuf_c_message_unpack(descriptor, &allocator, size, data);
     if (failed) {
         if (message)
             protobuf_c_message_free_unpacked(message, NULL);
         return shoal_error_memory(err, descriptor->short_name, size);
     }
     if (!message)
-        return shoal_error_set(err, SHOAL_ERR_PARSE, "%s: not a %s (%zu bytes)%s", file,
-                               descriptor->short_name, size, guess_format(bytes, size));
+        return shoal_error_set(err, SHOAL_ERR_PARSE,
+                               "%s: not a %s; it has a field of the wrong type or lacks one", file,
+                               descriptor->short_name);
     *out = message;
     return SHOAL_OK;
 }

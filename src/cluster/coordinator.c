@@ -551,6 +551,10 @@ bool shoal_cluster_next_action(ShoalCluster *cluster, ShoalClusterAction *action
     return true;
 }
 
+bool shoal_cluster_has_action(const ShoalCluster *cluster) {
+    return cluster->count > 0 || cluster->has_last;
+}
+
 ShoalClusterPhase shoal_cluster_phase(const ShoalCluster *cluster) {
     return cluster->phase;
 }

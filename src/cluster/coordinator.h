@@ -143,6 +143,8 @@ void shoal_cluster_finish(ShoalCluster *cluster);
 /* The next action into *action; false when there is none. */
 bool shoal_cluster_next_action(ShoalCluster *cluster, ShoalClusterAction *action);
 
+bool shoal_cluster_has_action(const ShoalCluster *cluster);
+
 ShoalClusterPhase shoal_cluster_phase(const ShoalCluster *cluster);
 /* 0 until the first FORM, then from 1. */
 uint64_t shoal_cluster_generation(const ShoalCluster *cluster);

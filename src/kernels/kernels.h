@@ -27,7 +27,8 @@ typedef struct ShoalCompute {
 /* The table for a level; a level that the build or CPU lacks gives NULL. Static storage. */
 const ShoalKernels *shoal_kernels_for(ShoalCpuLevel level);
 
-/* Bytes of workspace that shoal_gemm needs with this many threads, whatever the sizes. */
+/* Bytes of workspace that shoal_gemm needs with this many threads, whatever the sizes; SIZE_MAX
+ * when it does not fit. */
 size_t shoal_gemm_workspace_bytes(unsigned threads);
 
 /* C[m][n] = alpha * op(A)[m][k] * op(B)[k][n] + beta * C; op transposes when trans_* is set: then A
@@ -45,6 +46,8 @@ typedef struct ShoalConvShape {
     int group; /* weights [outputs][channels / group][kernel_h][kernel_w] */
 } ShoalConvShape;
 
+/* Bytes of workspace that each of the three passes needs, at any level, with this many threads;
+ * SIZE_MAX when it does not fit. */
 size_t shoal_conv_workspace_bytes(const ShoalConvShape *shape, unsigned threads);
 
 /* y = conv(x, w) + bias; bias [outputs] or NULL. Out of range, x reads as 0.
@@ -74,7 +77,8 @@ void shoal_pool_max_fwd(const ShoalCompute *compute, const ShoalPoolShape *shape
 /* Overwrites dx: each dy goes to its index (several add up, in output order); -1 goes nowhere. */
 void shoal_pool_max_bwd(const ShoalCompute *compute, const ShoalPoolShape *shape, const float *dy,
                         const int32_t *index, float *dx);
-/* y = sum over the window clipped to the image / size of the window clipped to size + pad. */
+/* y = sum over the window clipped to the image / size of the window clipped to size + pad; 0 where
+ * that is empty, as it can be when the stride is greater than the window (Caffe divides by 0). */
 void shoal_pool_ave_fwd(const ShoalCompute *compute, const ShoalPoolShape *shape, const float *x,
                         float *y);
 void shoal_pool_ave_bwd(const ShoalCompute *compute, const ShoalPoolShape *shape, const float *dy,

@@ -32,6 +32,10 @@ ShoalStatus shoal_net_create(const ShoalCaffeNet *model, const ShoalNetOptions *
                              ShoalNet **out, ShoalError *err);
 void shoal_net_destroy(ShoalNet *net);
 
+/* The global batch that a model's net would have, without building it. */
+ShoalStatus shoal_net_model_batch(const ShoalCaffeNet *model, Caffe__Phase phase,
+                                  const Caffe__NetState *state, int *batch, ShoalError *err);
+
 /* Memory that the net's blobs need, and the workspace that its kernels need. Bytes. */
 size_t shoal_net_arena_bytes(const ShoalNet *net);
 size_t shoal_net_workspace_bytes(const ShoalNet *net);

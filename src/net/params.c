@@ -21,7 +21,8 @@ ShoalStatus shoal_layer_add_param(ShoalLayer *layer, int axes, const int *shape,
         shoal_free(param);
         return shoal_error_memory(err, "a parameter", sizeof *param);
     }
-    memcpy(params, layer->params, (size_t)index * sizeof *params);
+    if (index)
+        memcpy(params, layer->params, (size_t)index * sizeof *params);
     shoal_free(layer->params);
     layer->params = params;
     params[layer->n_params++] = param;

@@ -207,12 +207,26 @@ static int batch_of(const Caffe__LayerParameter *layer) {
     return 0;
 }
 
-static void set_batch(ShoalNet *net, int capacity) {
+static int batch_of_graph(const ShoalGraph *graph) {
     int batch = 0;
-    for (int i = 0; i < net->graph.count && batch <= 0; i++)
-        batch = batch_of(net->graph.layers[i].param);
-    if (batch <= 0)
-        batch = 1;
+    for (int i = 0; i < graph->count && batch <= 0; i++)
+        batch = batch_of(graph->layers[i].param);
+    return batch > 0 ? batch : 1;
+}
+
+ShoalStatus shoal_net_model_batch(const ShoalCaffeNet *model, Caffe__Phase phase,
+                                  const Caffe__NetState *state, int *batch, ShoalError *err) {
+    ShoalGraph graph;
+    ShoalStatus status = shoal_graph_build(model, phase, state, &graph, err);
+    if (status)
+        return status;
+    *batch = batch_of_graph(&graph);
+    shoal_graph_close(&graph);
+    return SHOAL_OK;
+}
+
+static void set_batch(ShoalNet *net, int capacity) {
+    int batch = batch_of_graph(&net->graph);
     net->context.batch_full = batch;
     net->capacity = capacity > 0 && capacity < batch ? capacity : batch;
     net->context.batch_now = net->capacity;

@@ -301,6 +301,16 @@ ShoalRound *shoal_slot_round(ShoalSlot *slot) {
     return &slot->round;
 }
 
+bool shoal_slot_fits(const ShoalSlot *slot, size_t n_sources) {
+    const ShoalRound *round = &slot->round;
+    if (round->net < 0 || round->net >= slot->replica->n_nets)
+        return false;
+    const ReplicaNet *net = &slot->replica->nets[round->net];
+    bool has_samples = n_sources == (size_t)net->n_sources;
+    return round->count <= shoal_net_capacity(net->net) &&
+           (has_samples || (n_sources == 0 && round->count == 0));
+}
+
 static float *slot_top(const ShoalSlot *slot, const Source *source, int top) {
     size_t offset = source->offset;
     if (top > 0)

@@ -78,6 +78,10 @@ ShoalSlot *shoal_slot_create(const ShoalReplica *replica);
 void shoal_slot_destroy(ShoalSlot *slot);
 ShoalRound *shoal_slot_round(ShoalSlot *slot);
 
+/* Does the slot's round name a net that there is, and does that net have so many data layers (or
+ * the round no samples)? For rounds that came over a wire. */
+bool shoal_slot_fits(const ShoalSlot *slot, size_t n_sources);
+
 /* Decodes and transforms the record of sample `index` (0 .. round.count - 1) of a source into the
  * slot, whose round must be set. One thread per slot. SHOAL_ERR_DATA names dataset and record. */
 ShoalStatus shoal_slot_stage(ShoalSlot *slot, int source, int index, const ShoalRecord *record,

@@ -10,6 +10,6 @@ extern const ShoalBlocked shoal_blocked_avx2;
 
 /* As the reference's; windows of 2 x 2 at stride 2 without padding go 8 outputs at a time. */
 void shoal_pool_max_fwd_f32_avx2(const ShoalPoolShape *shape, const float *x, float *y,
-                                   int32_t *index);
+                                 int32_t *index);
 
 #endif

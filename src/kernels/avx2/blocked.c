@@ -37,21 +37,20 @@ static inline Vector vector_fma(Vector a, Vector b, Vector c) {
     return _mm256_fmadd_ps(a, b, c);
 }
 
-static inline __m256i lanes_below(int count) {
+typedef __m256i Mask;
+
+static inline Mask mask_of(int low, int high) {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), lane);
+    return _mm256_andnot_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(low), lane),
+                               _mm256_cmpgt_epi32(_mm256_set1_epi32(high), lane));
 }
 
-static inline Vector vector_load_part(const float *p, int low, int high) {
-    return _mm256_maskload_ps(p, _mm256_andnot_si256(lanes_below(low), lanes_below(high)));
+static inline Vector vector_load_masked(const float *p, Mask mask) {
+    return _mm256_maskload_ps(p, mask);
 }
 
-/* Masked stores take dozens of cycles on AMD cores before Zen 5; a full one needs none. */
-static inline void vector_store_part(float *p, int count, Vector v) {
-    if (count == LANES)
-        _mm256_storeu_ps(p, v);
-    else
-        _mm256_maskstore_ps(p, lanes_below(count), v);
+static inline void vector_store_masked(float *p, Mask mask, Vector v) {
+    _mm256_maskstore_ps(p, mask, v);
 }
 
 static inline void vector_transpose(Vector v[LANES]) {

@@ -37,16 +37,18 @@ static inline Vector vector_fma(Vector a, Vector b, Vector c) {
     return _mm512_fmadd_ps(a, b, c);
 }
 
-static inline __mmask16 first_lanes(int count) {
-    return (__mmask16)((1u << count) - 1);
+typedef __mmask16 Mask;
+
+static inline Mask mask_of(int low, int high) {
+    return (Mask)(((1u << high) - 1) & ~((1u << low) - 1));
 }
 
-static inline Vector vector_load_part(const float *p, int low, int high) {
-    return _mm512_maskz_loadu_ps((__mmask16)(first_lanes(high) & ~first_lanes(low)), p);
+static inline Vector vector_load_masked(const float *p, Mask mask) {
+    return _mm512_maskz_loadu_ps(mask, p);
 }
 
-static inline void vector_store_part(float *p, int count, Vector v) {
-    _mm512_mask_storeu_ps(p, first_lanes(count), v);
+static inline void vector_store_masked(float *p, Mask mask, Vector v) {
+    _mm512_mask_storeu_ps(p, mask, v);
 }
 
 /* 16 x 16 in four rounds: pairs of rows, quads, then 128-bit quarters twice. */

@@ -27,7 +27,8 @@ static __mmask16 first_lanes(int count) {
 
 /* Numbers 0, 2, 4, ... (odd = 0) or 1, 3, 5, ... of two vectors. */
 static __m512 every_second(__m512 low, __m512 high, int odd) {
-    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512i even =
+        _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     return _mm512_permutex2var_ps(low, _mm512_add_epi32(even, _mm512_set1_epi32(odd)), high);
 }
 
@@ -45,7 +46,8 @@ static void improve(Best *best, __m512 value, __m512i place) {
 
 /* `count` outputs, at most 16, from two rows of the input; `place` is that of x[0]. */
 static void windows(const float *x, int width, int place, int count, float *y, int32_t *index) {
-    const __m512i steps = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512i steps =
+        _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     const __mmask16 low = first_lanes(2 * count);
     const __mmask16 high = count > LANES / 2 ? first_lanes(2 * count - LANES) : 0;
     __m512i at = _mm512_add_epi32(steps, _mm512_set1_epi32(place));
@@ -81,7 +83,8 @@ void shoal_pool_max_fwd_f32_avx512(const ShoalPoolShape *s, const float *x, floa
 /* The two input rows that `count` windows cover: each dy to its place, zeros elsewhere. */
 static void spread(const float *dy, const int32_t *index, int width, int place, int count,
                    float *dx) {
-    const __m512i steps = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512i steps =
+        _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
     const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(LANES / 2));
     const __m512i at = _mm512_maskz_loadu_epi32(first_lanes(count), index);

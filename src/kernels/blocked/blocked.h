@@ -49,12 +49,10 @@ typedef struct ShoalBlocked {
     /* dst[i * dst_row + j] = src[j * src_row + i] for i < rows, j < cols. */
     void (*transpose)(const float *src, size_t src_row, size_t rows, size_t cols, float *dst,
                       size_t dst_row);
-    /* One input row of one channel, from the channel's column buffer [kernel_h][kernel_w][stride]
-     * (each row holds out_height * out_width numbers):
-     * dx[w] = sum over v, then u, of columns[u][v][i][j] where the tap (u, v) of output (i, j)
-     * reads input (row, w); w < shape->width. */
-    void (*col2im_row)(const ShoalConvShape *shape, const float *columns, size_t stride, int row,
-                       float *dx);
+    /* The inputs of one channel from its column buffer [kernel_h][kernel_w][stride] (of each row
+     * out_height * out_width numbers count): dx[h][w] = sum of columns[u][v][i][j] over the taps
+     * (u, v) by which some output (i, j) reads (h, w), in a fixed order. */
+    void (*col2im)(const ShoalConvShape *shape, const float *columns, size_t stride, float *dx);
     /* Rows of a depthwise convolution: y[i] += a * x[i * step], x and y apart. */
     void (*row_gather)(size_t n, float a, const float *x, size_t step, float *y);
     /* y[i * step] += a * x[i]. */

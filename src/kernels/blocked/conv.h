@@ -20,12 +20,12 @@ typedef struct ShoalConvPlan {
     size_t batch, groups, channels, outputs; /* of one group */
     size_t taps, rows;                       /* kernel_h * kernel_w; channels * taps */
     size_t in_plane, out_plane;
-    size_t height, width;   /* with the border */
-    bool bordered;          /* whether the border must be made */
-    bool pointwise;         /* 1 x 1, stride 1, no border: columns[] is x itself */
-    size_t images;          /* per round; >= 1 */
-    size_t pixel_stride; /* row stride of column buffers */
-    size_t channel_step; /* channels whose gradients go through the buffer at a time */
+    size_t height, width; /* with the border */
+    bool bordered;        /* whether the border must be made */
+    bool pointwise;       /* 1 x 1, stride 1, no border: columns[] is x itself */
+    size_t images;        /* per round; >= 1 */
+    size_t pixel_stride;  /* row stride of column buffers */
+    size_t channel_step;  /* channels whose gradients go through the buffer at a time */
     unsigned threads;
 } ShoalConvPlan;
 

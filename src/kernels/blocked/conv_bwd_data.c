@@ -13,7 +13,7 @@ typedef struct Backward {
     ShoalConvSpace space;
     const float *w, *dy;
     float *dx;
-    size_t channel_parts; /* tasks per image and group */
+    size_t steps, step_parts; /* of a group; tasks per image and group */
 } Backward;
 
 /* The group's dy of one image, in panels of nr pixels: [panel][o][nr]. */
@@ -29,54 +29,86 @@ static void pack_dy(const Backward *b, const float *dy, float *panels) {
     }
 }
 
-/* Rows [row, row + rows) of the group's columns[] for all pixels into columns. */
-static void multiply(const Backward *b, size_t group, size_t row, size_t rows, const float *panels,
+/* Step `step` of the group: its rows [*begin, *end) of columns[]. */
+static void rows_of_step(const ShoalConvPlan *p, size_t step, size_t *begin, size_t *end) {
+    size_t channel = step * p->channel_step, left = p->channels - channel;
+    *begin = channel * p->taps;
+    *end = *begin + (left < p->channel_step ? left : p->channel_step) * p->taps;
+}
+
+/* Tile `i` of a step, in rows of columns[]. */
+static void rows_of_tile(size_t begin, size_t end, size_t tiles, size_t i, size_t *tile_begin,
+                         size_t *tile_end) {
+    *tile_begin = begin + shoal_part_begin(end - begin, tiles, i);
+    *tile_end = begin + shoal_part_begin(end - begin, tiles, i + 1);
+}
+
+/* Task: the weights of one step of one group, each tile as [o][row of the tile]. */
+static void pack_weights(void *context, size_t index, unsigned thread) {
+    const Backward *b = context;
+    const ShoalConvPlan *p = &b->plan;
+    const size_t group = index / b->steps;
+    size_t begin, end;
+    (void)thread;
+    rows_of_step(p, index % b->steps, &begin, &end);
+    const size_t tiles = shoal_div_up(end - begin, p->blocked->mr);
+    const float *w = b->w + group * p->outputs * p->rows;
+    float *packed = b->space.weights + group * p->outputs * p->rows + begin * p->outputs;
+    for (size_t i = 0; i < tiles; i++) {
+        size_t row, row_end;
+        rows_of_tile(begin, end, tiles, i, &row, &row_end);
+        for (size_t o = 0; o < p->outputs; o++, packed += row_end - row)
+            memcpy(packed, w + o * p->rows + row, (row_end - row) * sizeof *packed);
+    }
+}
+
+/* The rows of one step for all pixels into columns. */
+static void multiply(const Backward *b, size_t group, size_t step, const float *panels,
                      float *columns, size_t stride) {
     const ShoalConvPlan *p = &b->plan;
-    const size_t nr = p->blocked->nr, tiles = shoal_div_up(rows, p->blocked->mr);
+    const float *weights = b->space.weights + group * p->outputs * p->rows;
+    size_t begin, end;
+    rows_of_step(p, step, &begin, &end);
+    const size_t nr = p->blocked->nr, tiles = shoal_div_up(end - begin, p->blocked->mr);
     for (size_t pixel = 0; pixel < p->out_plane; pixel += nr)
         for (size_t i = 0; i < tiles; i++) {
-            size_t begin = shoal_part_begin(rows, tiles, i);
-            size_t end = shoal_part_begin(rows, tiles, i + 1);
-            ShoalTile t = {.m = end - begin,
+            size_t row, row_end;
+            rows_of_tile(begin, end, tiles, i, &row, &row_end);
+            ShoalTile t = {.m = row_end - row,
                            .n = p->out_plane - pixel < nr ? p->out_plane - pixel : nr,
                            .k = p->outputs,
-                           .a = b->w + group * p->outputs * p->rows + row + begin,
+                           .a = weights + row * p->outputs,
                            .a_row = 1,
-                           .a_col = p->rows,
+                           .a_col = row_end - row,
                            .b = panels + pixel * p->outputs,
                            .b_row = nr,
-                           .c = columns + begin * stride + pixel,
+                           .c = columns + (row - begin) * stride + pixel,
                            .c_row = stride,
                            .alpha = 1};
             p->blocked->tile(&t);
         }
 }
 
-/* Task: some channels of one group of one image. */
+/* Task: some steps of one group of one image. */
 static void bwd_data_task(void *context, size_t index, unsigned thread) {
     const Backward *b = context;
     const ShoalConvPlan *p = &b->plan;
-    const size_t part = index % b->channel_parts, plane = index / b->channel_parts;
-    const size_t group = plane % p->groups;
-    const size_t begin = shoal_part_begin(p->channels, b->channel_parts, part);
-    const size_t end = shoal_part_begin(p->channels, b->channel_parts, part + 1);
+    const size_t part = index % b->step_parts, plane = index / b->step_parts;
     float *panels = (float *)(void *)(b->space.threads + thread * b->space.thread_bytes);
     float *columns = panels + p->pixel_stride * p->outputs;
-    float *dx = b->dx + (plane * p->channels + begin) * p->in_plane;
     pack_dy(b, b->dy + plane * p->outputs * p->out_plane, panels);
-    if (p->pointwise) {
-        multiply(b, group, begin, end - begin, panels, dx, p->out_plane);
-        return;
-    }
-    for (size_t c = begin; c < end; c += p->channel_step) {
-        size_t count = end - c < p->channel_step ? end - c : p->channel_step;
-        multiply(b, group, c * p->taps, count * p->taps, panels, columns, p->pixel_stride);
-        for (size_t i = 0; i < count; i++, dx += p->in_plane)
-            for (int row = 0; row < p->shape->height; row++)
-                p->blocked->col2im_row(p->shape, columns + i * p->taps * p->pixel_stride,
-                                       p->pixel_stride, row,
-                                       dx + (size_t)row * (size_t)p->shape->width);
+    const size_t last = shoal_part_begin(b->steps, b->step_parts, part + 1);
+    for (size_t step = shoal_part_begin(b->steps, b->step_parts, part); step < last; step++) {
+        size_t channel = step * p->channel_step, left = p->channels - channel;
+        float *dx = b->dx + (plane * p->channels + channel) * p->in_plane;
+        if (p->pointwise) {
+            multiply(b, plane % p->groups, step, panels, dx, p->out_plane);
+            continue;
+        }
+        multiply(b, plane % p->groups, step, panels, columns, p->pixel_stride);
+        for (size_t i = 0; i < p->channel_step && i < left; i++)
+            p->blocked->col2im(p->shape, columns + i * p->taps * p->pixel_stride, p->pixel_stride,
+                               dx + i * p->in_plane);
     }
 }
 
@@ -86,7 +118,7 @@ void shoal_conv_bwd_data_f32_blocked(const ShoalCompute *compute, const ShoalCon
         shoal_conv_depthwise_bwd_data(compute, shape, dy, w, dx);
         return;
     }
-    Backward b = {.w = w, .dy = dy, .dx = dx, .channel_parts = 1};
+    Backward b = {.w = w, .dy = dy, .dx = dx, .step_parts = 1};
     b.plan = shoal_conv_plan(shape, compute->kernels->blocked, shoal_pool_threads(compute->pool));
     const ShoalConvPlan *p = &b.plan;
     const size_t planes = p->batch * p->groups;
@@ -99,9 +131,11 @@ void shoal_conv_bwd_data_f32_blocked(const ShoalCompute *compute, const ShoalCon
     b.space = shoal_conv_space(p, SHOAL_CONV_BWD_DATA, compute->workspace);
     for (size_t o = 0; o < p->outputs; o++)
         b.space.output_at[o] = (ptrdiff_t)(o * p->out_plane);
+    b.steps = shoal_div_up(p->channels, p->channel_step);
     if (p->threads > 1 && planes < 2 * (size_t)p->threads) {
         size_t parts = shoal_div_up(3 * (size_t)p->threads, planes);
-        b.channel_parts = parts < p->channels ? parts : p->channels;
+        b.step_parts = parts < b.steps ? parts : b.steps;
     }
-    shoal_pool_run(compute->pool, planes * b.channel_parts, bwd_data_task, &b);
+    shoal_pool_run(compute->pool, p->groups * b.steps, pack_weights, &b);
+    shoal_pool_run(compute->pool, planes * b.step_parts, bwd_data_task, &b);
 }

@@ -29,7 +29,8 @@ static void multiply(const Gradient *g, size_t group, size_t image, size_t begin
         ShoalTile t = {.m = shoal_part_begin(p->outputs, tiles, i + 1) - first,
                        .n = width,
                        .k = depth,
-                       .a = g->dy + (image * p->groups * p->outputs + output) * p->out_plane + begin,
+                       .a =
+                           g->dy + (image * p->groups * p->outputs + output) * p->out_plane + begin,
                        .a_row = p->out_plane,
                        .a_col = 1,
                        .b = panel,

@@ -5,9 +5,10 @@
 
 #include "base/memory.h"
 
-/* What a round's copies may take together, unless a single image takes more; and what a thread's
- * column buffer should stay below. */
-static const size_t round_bytes = (size_t)4 << 20, column_bytes = (size_t)256 << 10;
+/* What a round's copies may take together, unless a single image takes more; and a thread's column
+ * buffer, unless that makes its products too thin. */
+static const size_t round_bytes = (size_t)4 << 20, column_bytes = (size_t)24 << 10;
+enum { COLUMN_ROWS = 24 };
 
 /* a * b and a + b that stick at SIZE_MAX. */
 static size_t times(size_t a, size_t b) {
@@ -52,15 +53,20 @@ ShoalConvPlan shoal_conv_plan(const ShoalConvShape *s, const ShoalBlocked *block
     p.height =
         bordered(s->height, s->pad_h, s->out_height, s->stride_h, s->kernel_h, s->dilation_h);
     p.width = bordered(s->width, s->pad_w, s->out_width, s->stride_w, s->kernel_w, s->dilation_w);
-    p.bordered = s->pad_h > 0 || s->pad_w > 0 || p.height > (size_t)s->height ||
-                 p.width > (size_t)s->width;
+    p.bordered =
+        s->pad_h > 0 || s->pad_w > 0 || p.height > (size_t)s->height || p.width > (size_t)s->width;
     p.pointwise = p.taps == 1 && s->stride_h == 1 && s->stride_w == 1 && !p.bordered;
-    p.pixel_stride = plus(p.out_plane, 2 * SHOAL_NR_MAX) / SHOAL_NR_MAX * SHOAL_NR_MAX;
+    /* An odd number of half panels: no power of two. */
+    p.pixel_stride = plus(p.out_plane, SHOAL_NR_MAX - 1) / SHOAL_NR_MAX * SHOAL_NR_MAX;
+    p.pixel_stride = plus(p.pixel_stride, SHOAL_NR_MAX / 2);
 
     size_t per_channel = times(times(p.taps, p.pixel_stride), sizeof(float));
-    p.channel_step = clamp(column_bytes / at_least_1(per_channel), 1, at_least_1(p.channels));
+    size_t fit = column_bytes / at_least_1(per_channel);
+    size_t thick = p.taps < COLUMN_ROWS ? shoal_div_up(COLUMN_ROWS, at_least_1(p.taps)) : 1;
+    p.channel_step = clamp(fit > thick ? fit : thick, 1, at_least_1(p.channels));
     size_t border = p.bordered ? times(times(p.height, p.width), (size_t)s->channels) : 0;
-    p.images = clamp(round_bytes / at_least_1(times(border, sizeof(float))), 1, at_least_1(p.batch));
+    p.images =
+        clamp(round_bytes / at_least_1(times(border, sizeof(float))), 1, at_least_1(p.batch));
     return p;
 }
 
@@ -71,8 +77,7 @@ bool shoal_conv_is_depthwise(const ShoalConvShape *shape) {
 /* Adds an array to a layout; NULL while only the size is being found out. */
 static void *take(unsigned char *base, size_t *used, size_t count, size_t size) {
     size_t start = *used, bytes = times(count, size);
-    *used = bytes > SIZE_MAX / 2 || start > SIZE_MAX / 2 ? SIZE_MAX
-                                                         : start + shoal_align_up(bytes);
+    *used = bytes > SIZE_MAX / 2 || start > SIZE_MAX / 2 ? SIZE_MAX : start + shoal_align_up(bytes);
     return base ? base + start : NULL;
 }
 
@@ -106,8 +111,9 @@ ShoalConvSpace shoal_conv_space(const ShoalConvPlan *p, ShoalConvPass pass, void
     if (pass == SHOAL_CONV_FWD || pass == SHOAL_CONV_BWD_WEIGHTS) {
         space.tap_at = take(b, &used, p->rows, sizeof(ptrdiff_t));
         if (p->bordered)
-            space.images = take(b, &used, times(p->images, times(channels, p->height * p->width)),
-                                sizeof(float));
+            space.images =
+                take(b, &used, times(p->images, times(channels, times(p->height, p->width))),
+                     sizeof(float));
     }
     if (pass == SHOAL_CONV_FWD || pass == SHOAL_CONV_BWD_DATA)
         space.weights = take(b, &used, weights, sizeof(float));

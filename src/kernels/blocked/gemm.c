@@ -8,9 +8,10 @@
 
 /* Blocks: KC of k at a time; a packed block of B is KC x NC and stays in the second-level cache, as
  * do MC rows of A. */
-enum { KC = 512, NC = 512, MC = 224, BLOCK_FLOATS = KC * NC };
-/* B is read where it stands, not packed, when no more than this many rows share the packing. */
-enum { ROWS_WORTH_PACKING = 150 };
+enum { KC = 512, NC = 512, MC = 168, B_FLOATS = KC * NC, SCRATCH_FLOATS = B_FLOATS + KC * MC };
+/* B is packed when more rows than these share the packing (or it must be transposed), A when more
+ * columns do as well; else they are read where they stand. */
+enum { ROWS_WORTH_PACKING = 150, COLUMNS_WORTH_PACKING = 200 };
 /* Multiplications that are worth waking a thread for. */
 enum { TASK_WORK = 1 << 17 };
 
@@ -29,12 +30,17 @@ typedef struct Gemm {
 /* Rows [m0, m1) and columns [n0, n1) of C, and [k0, k1) of the sum. */
 typedef struct Block {
     size_t m0, m1, n0, n1, k0, k1;
-    float *packed; /* B, in panels of nr columns: [panel][k][nr]; or NULL: read it in place */
 } Block;
+
+/* At most MC rows of A: in place, or packed in tiles: [tile][k][row of the tile]. */
+typedef struct Rows {
+    size_t begin, end;
+    const float *packed; /* or NULL */
+} Rows;
 
 size_t shoal_gemm_workspace_bytes(unsigned threads) {
     size_t bytes;
-    if (!shoal_size_mul(threads, (size_t)BLOCK_FLOATS * sizeof(float), &bytes))
+    if (!shoal_size_mul(threads, (size_t)SCRATCH_FLOATS * sizeof(float), &bytes))
         return SIZE_MAX;
     return bytes;
 }
@@ -72,16 +78,44 @@ static void tile_transposed(const Gemm *g, ShoalTile *t) {
         }
 }
 
-/* Columns [j, j + width) times rows [m0, m1). */
-static void panel_rows(const Gemm *g, const Block *block, size_t j, size_t width, const float *b,
-                       size_t b_row, size_t m0, size_t m1) {
-    size_t tiles = shoal_div_up(m1 - m0, g->blocked->mr);
-    for (size_t i = 0; i < tiles; i++) {
-        size_t begin = m0 + shoal_part_begin(m1 - m0, tiles, i);
-        size_t end = m0 + shoal_part_begin(m1 - m0, tiles, i + 1);
+static size_t tiles_of(const Gemm *g, const Rows *rows) {
+    return shoal_div_up(rows->end - rows->begin, g->blocked->mr);
+}
+
+/* Rows [*begin, *end) of tile i. */
+static void tile_rows(const Gemm *g, const Rows *rows, size_t i, size_t *begin, size_t *end) {
+    size_t count = rows->end - rows->begin, tiles = tiles_of(g, rows);
+    *begin = rows->begin + shoal_part_begin(count, tiles, i);
+    *end = rows->begin + shoal_part_begin(count, tiles, i + 1);
+}
+
+static void pack_rows(const Gemm *g, const Block *block, Rows *rows, float *to) {
+    const size_t depth = block->k1 - block->k0;
+    rows->packed = to;
+    for (size_t i = 0; i < tiles_of(g, rows); i++) {
+        size_t begin, end;
+        tile_rows(g, rows, i, &begin, &end);
+        const size_t width = end - begin;
+        const float *a = g->a + begin * g->a_row + block->k0 * g->a_col;
+        if (g->a_col == 1)
+            g->blocked->transpose(a, g->a_row, depth, width, to, width);
+        else
+            for (size_t p = 0; p < depth; p++)
+                memcpy(to + p * width, a + p * g->a_col, width * sizeof *to);
+        to += depth * width;
+    }
+}
+
+/* Columns [j, j + width) times some rows. */
+static void multiply(const Gemm *g, const Block *block, size_t j, size_t width, const float *b,
+                     size_t b_row, const Rows *rows) {
+    const size_t depth = block->k1 - block->k0;
+    for (size_t i = 0; i < tiles_of(g, rows); i++) {
+        size_t begin, end;
+        tile_rows(g, rows, i, &begin, &end);
         ShoalTile t = {.m = end - begin,
                        .n = width,
-                       .k = block->k1 - block->k0,
+                       .k = depth,
                        .a = g->a + begin * g->a_row + block->k0 * g->a_col,
                        .a_row = g->a_row,
                        .a_col = g->a_col,
@@ -91,6 +125,11 @@ static void panel_rows(const Gemm *g, const Block *block, size_t j, size_t width
                        .c_row = g->c_row,
                        .alpha = g->alpha,
                        .beta = block->k0 == 0 ? g->beta : 1};
+        if (rows->packed) {
+            t.a = rows->packed + (begin - rows->begin) * depth;
+            t.a_row = 1;
+            t.a_col = t.m;
+        }
         if (g->c_col == 1)
             g->blocked->tile(&t);
         else
@@ -98,23 +137,26 @@ static void panel_rows(const Gemm *g, const Block *block, size_t j, size_t width
     }
 }
 
-/* A block whose columns fit the packed buffer. */
+/* A block of at most NC columns. */
 static void block_columns(const Gemm *g, const Block *block, float *scratch) {
     const size_t nr = g->blocked->nr, depth = block->k1 - block->k0;
-    const bool in_place = g->b_col == 1 && block->m1 - block->m0 <= ROWS_WORTH_PACKING;
+    const bool many_rows = block->m1 - block->m0 > ROWS_WORTH_PACKING;
+    const bool many_columns = block->n1 - block->n0 > COLUMNS_WORTH_PACKING;
     for (size_t m0 = block->m0; m0 < block->m1; m0 += MC) {
-        size_t m1 = block->m1 - m0 < MC ? block->m1 : m0 + MC;
+        Rows rows = {m0, block->m1 - m0 < MC ? block->m1 : m0 + MC, NULL};
+        if (many_rows && many_columns)
+            pack_rows(g, block, &rows, scratch + B_FLOATS);
         for (size_t j = block->n0; j < block->n1; j += nr) {
             size_t width = block->n1 - j < nr ? block->n1 - j : nr;
-            if (in_place && width == nr) {
+            if (!many_rows && g->b_col == 1 && width == nr) {
                 const float *b = g->b + block->k0 * g->b_row + j;
-                panel_rows(g, block, j, width, b, g->b_row, m0, m1);
+                multiply(g, block, j, width, b, g->b_row, &rows);
                 continue;
             }
             float *panel = scratch + (j - block->n0) * depth;
             if (m0 == block->m0)
                 pack_panel(g, block, j, width, panel);
-            panel_rows(g, block, j, width, panel, nr, m0, m1);
+            multiply(g, block, j, width, panel, nr, &rows);
         }
     }
 }
@@ -124,7 +166,8 @@ static void gemm_part(void *context, size_t index, unsigned thread) {
     const size_t mr = g->blocked->mr, nr = g->blocked->nr;
     const size_t row = index / g->col_parts, col = index % g->col_parts;
     const size_t rows = shoal_div_up(g->m, mr), cols = shoal_div_up(g->n, nr);
-    float *scratch = (float *)(void *)(g->workspace + thread * BLOCK_FLOATS * sizeof(float));
+    float *scratch =
+        (float *)(void *)(g->workspace + thread * (size_t)SCRATCH_FLOATS * sizeof(float));
     Block part = {.m0 = shoal_part_begin(rows, g->row_parts, row) * mr,
                   .m1 = shoal_part_begin(rows, g->row_parts, row + 1) * mr};
     size_t n0 = shoal_part_begin(cols, g->col_parts, col) * nr;

@@ -24,7 +24,7 @@ static Window window_at(const ShoalPoolShape *s, int i, int j) {
         bottom = (long)s->height + s->pad_h;
     if (right > (long)s->width + s->pad_w)
         right = (long)s->width + s->pad_w;
-    window.area = (bottom - top) * (right - left);
+    window.area = bottom > top && right > left ? (bottom - top) * (right - left) : 0;
     return window;
 }
 
@@ -70,7 +70,7 @@ void shoal_pool_ave_fwd_f32_c(const ShoalPoolShape *s, const float *x, float *y)
             for (int h = window.top; h < window.bottom; h++)
                 for (int w = window.left; w < window.right; w++)
                     sum += (double)x[(size_t)h * (size_t)s->width + (size_t)w];
-            *y++ = (float)(sum / (double)window.area);
+            *y++ = window.area > 0 ? (float)(sum / (double)window.area) : 0;
         }
 }
 
