@@ -46,16 +46,18 @@ ShoalStatus shoal_error_set(ShoalError *err, ShoalStatus status, const char *for
 void shoal_error_prefix(ShoalError *err, const char *format, ...) {
     if (!err || err->status == SHOAL_OK)
         return;
-    char old[sizeof err->text], where[256];
-    memcpy(old, err->text, sizeof old);
+    char where[256];
     va_list args;
     va_start(args, format);
-    vsnprintf(where, sizeof where, format, args);
+    int n = vsnprintf(where, sizeof where - 2, format, args);
     va_end(args);
-    int used = snprintf(err->text, sizeof err->text, "%s: ", where);
-    if (used < 0)
+    if (n < 0)
         return;
-    snprintf(err->text + used, sizeof err->text - (size_t)used, "%s", old);
+    strcat(where, ": ");
+    size_t length = strlen(where), kept = strnlen(err->text, sizeof err->text - 1 - length);
+    memmove(err->text + length, err->text, kept);
+    memcpy(err->text, where, length);
+    err->text[length + kept] = '\0';
 }
 
 void shoal_error_clear(ShoalError *err) {

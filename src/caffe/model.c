@@ -80,8 +80,8 @@ ShoalStatus shoal_caffe_pack(const ProtobufCMessage *message, void **out, size_t
 }
 
 ProtobufCMessage *shoal_caffe_copy(const ProtobufCMessage *message) {
-    void *bytes;
-    size_t size;
+    void *bytes = NULL;
+    size_t size = 0;
     ProtobufCMessage *copy = NULL;
     if (shoal_caffe_pack(message, &bytes, &size, NULL))
         return NULL;
@@ -123,7 +123,7 @@ ShoalStatus shoal_caffe_net_from_text(const char *text, size_t size, const char 
 
 ShoalStatus shoal_caffe_net_from_bytes(const void *bytes, size_t size, const char *file,
                                        ShoalCaffeNet *net, ShoalError *err) {
-    ProtobufCMessage *message;
+    ProtobufCMessage *message = NULL;
     ShoalStatus status =
         shoal_caffe_unpack(&caffe__net_parameter__descriptor, bytes, size, file, &message, err);
     if (status)

@@ -30,8 +30,21 @@ typedef struct Window {
     bool mirror;
 } Window;
 
+/* Fields of Caffe's descendants that would change the samples: not to be ignored in silence. */
+static ShoalStatus check_extensions(const Caffe__TransformationParameter *param, ShoalError *err) {
+    const char *field = param->resize_param                ? "resize_param"
+                        : param->random_resize_param       ? "random_resize_param"
+                        : param->random_aspect_ratio_param ? "random_aspect_ratio_param"
+                                                           : NULL;
+    return field ? shoal_error_set(err, SHOAL_ERR_UNSUPPORTED,
+                                   "transform_param: %s is not in this version", field)
+                 : SHOAL_OK;
+}
+
 static ShoalStatus check_param(const Caffe__TransformationParameter *param,
                                const Caffe__BlobProto *mean, int channels, ShoalError *err) {
+    if (check_extensions(param, err))
+        return err->status;
     const char *file = param->mean_file;
     if ((file || mean) && param->n_mean_value)
         return shoal_error_set(err, SHOAL_ERR_MODEL,

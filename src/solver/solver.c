@@ -52,8 +52,20 @@ static ShoalStatus check_numbers(const Caffe__SolverParameter *param, ShoalError
     return SHOAL_OK;
 }
 
+/* Fields of Caffe's descendants that would change the training: not to be ignored in silence. */
+static ShoalStatus check_extensions(const Caffe__SolverParameter *param, ShoalError *err) {
+    const char *field = param->larc                  ? "larc"
+                        : param->rampup_interval > 0 ? "rampup_interval"
+                        : param->min_lr > 0          ? "min_lr"
+                                                     : NULL;
+    return field ? shoal_error_set(err, SHOAL_ERR_UNSUPPORTED, "%s is not in this version", field)
+                 : SHOAL_OK;
+}
+
 ShoalStatus shoal_solver_check(const Caffe__SolverParameter *param, ShoalError *err) {
     ShoalStatus status = check_type(param, err);
+    if (!status)
+        status = check_extensions(param, err);
     if (!status)
         status = shoal_rate_check(param, err);
     if (!status)

@@ -33,6 +33,11 @@ static ShoalStatus open_stream(ShoalJob *job, const Caffe__LayerParameter *layer
     if (!param || !param->source || !param->source[0])
         return shoal_error_set(err, SHOAL_ERR_MODEL,
                                "data_param.source is missing: name the LMDB to read");
+    if (param->shuffle)
+        return shoal_error_set(
+            err, SHOAL_ERR_UNSUPPORTED,
+            "data_param.shuffle is not in this version; shuffle the dataset when "
+            "it is made");
     ShoalStatus status = shoal_dataset_open(param->source, &stream->dataset, err);
     if (status)
         return status;
