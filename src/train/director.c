@@ -32,6 +32,19 @@ struct ShoalDirector {
 
 /* ---- construction ---- */
 
+/* Every share that the batch is cut into must be a batch that the net can take. */
+static ShoalStatus check_shares(const ShoalDirector *director, ShoalNet *net, ShoalError *err) {
+    int n = director->options.n_ranks, batch = shoal_net_batch(net);
+    int shares[] = {(batch + n - 1) / n, batch / n};
+    for (int i = 0; i < 2; i++)
+        if (shares[i] > 0 && shoal_net_set_share(net, shares[i], 0, err)) {
+            shoal_error_prefix(err, "%s: a batch of %d cannot be shared out among %d workers",
+                               director->job->nets[0].model.file, batch, n);
+            return err->status;
+        }
+    return SHOAL_OK;
+}
+
 /* Builds each net once, to find what is wrong with it before anything starts, and to learn its
  * outputs. */
 static ShoalStatus check_net(ShoalDirector *director, int number, ShoalError *err) {
@@ -47,17 +60,10 @@ static ShoalStatus check_net(ShoalDirector *director, int number, ShoalError *er
         return status;
     director->nets[number].batch = shoal_net_batch(net);
     status = shoal_progress_add_net(director->progress, net, err);
+    if (!status && number == 0)
+        status = check_shares(director, net, err);
     shoal_net_destroy(net);
     return status;
-}
-
-static ShoalStatus check_shares(const ShoalDirector *director, ShoalError *err) {
-    int batch = director->nets[0].batch;
-    if (director->options.n_ranks > 1 && batch < 2)
-        return shoal_error_set(err, SHOAL_ERR_MODEL,
-                               "%s: a batch of %d cannot be shared out among %d workers",
-                               director->job->nets[0].model.file, batch, director->options.n_ranks);
-    return SHOAL_OK;
 }
 
 ShoalStatus shoal_director_create(ShoalJob *job, const ShoalDirectorOptions *options,
@@ -78,8 +84,6 @@ ShoalStatus shoal_director_create(ShoalJob *job, const ShoalDirectorOptions *opt
         if (!status)
             status = check_net(director, i, err);
     }
-    if (!status)
-        status = check_shares(director, err);
     if (status) {
         shoal_director_destroy(director);
         return status;

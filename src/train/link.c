@@ -280,16 +280,17 @@ static ShoalStatus stage_round(ShoalLink *link, const Shoal__Round *message, Sho
     if (!item || !item->slot || !fill_round(message, shoal_slot_round(item->slot)) ||
         !shoal_slot_fits(item->slot, message->n_batches))
         return malformed(err);
-    for (size_t s = 0; s < message->n_batches; s++)
+    for (size_t s = 0; s < message->n_batches; s++) {
+        if (message->batches[s]->n_records != shoal_slot_records(item->slot, (int)s))
+            return malformed(err);
         for (size_t i = 0; i < message->batches[s]->n_records; i++) {
             const ProtobufCBinaryData *bytes = &message->batches[s]->records[i];
             ShoalRecord record = {bytes->data, bytes->len};
-            if (message->batches[s]->n_records != message->count)
-                return malformed(err);
             ShoalStatus status = shoal_slot_stage(item->slot, (int)s, (int)i, &record, err);
             if (status)
                 return status;
         }
+    }
     item->kind = SHOAL_ORDER_RUN;
     item->generation = message->generation;
     item->round = message->number;

@@ -311,6 +311,11 @@ bool shoal_slot_fits(const ShoalSlot *slot, size_t n_sources) {
            (has_samples || (n_sources == 0 && round->count == 0));
 }
 
+size_t shoal_slot_records(const ShoalSlot *slot, int source) {
+    bool fed = slot->replica->nets[slot->round.net].sources[source].dataset;
+    return fed ? (size_t)slot->round.count : 0;
+}
+
 static float *slot_top(const ShoalSlot *slot, const Source *source, int top) {
     size_t offset = source->offset;
     if (top > 0)

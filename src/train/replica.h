@@ -81,6 +81,8 @@ ShoalRound *shoal_slot_round(ShoalSlot *slot);
 /* Does the slot's round name a net that there is, and does that net have so many data layers (or
  * the round no samples)? For rounds that came over a wire. */
 bool shoal_slot_fits(const ShoalSlot *slot, size_t n_sources);
+/* How many records the slot's round needs for a source: its count, or none where no dataset feeds. */
+size_t shoal_slot_records(const ShoalSlot *slot, int source);
 
 /* Decodes and transforms the record of sample `index` (0 .. round.count - 1) of a source into the
  * slot, whose round must be set. One thread per slot. SHOAL_ERR_DATA names dataset and record. */
