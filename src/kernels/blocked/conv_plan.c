@@ -202,7 +202,7 @@ size_t shoal_conv_pixel_runs(const ShoalConvPlan *p, size_t begin, size_t end, S
         if (length > end - pixel)
             length = end - pixel;
         ShoalRun *last = count > 0 ? &runs[count - 1] : NULL;
-        if (last && step == 1 && (ptrdiff_t)from == last->from + (ptrdiff_t)last->length)
+        if (last && (ptrdiff_t)from == last->from + (ptrdiff_t)last->length)
             last->length += length;
         else
             runs[count++] = (ShoalRun){(ptrdiff_t)from, pixel - begin, length};
