@@ -30,13 +30,15 @@ static ShoalStatus read_all(int fd, const char *path, unsigned char *bytes, size
 
 ShoalStatus shoal_file_read(const char *path, unsigned char **bytes, size_t *size,
                             ShoalError *err) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    /* Not to wait for the writer of a pipe, which is refused below. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
         return shoal_error_set(err, SHOAL_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
     ShoalStatus status;
     struct stat info;
     if (fstat(fd, &info) || !S_ISREG(info.st_mode)) {
-        status = shoal_error_set(err, SHOAL_ERR_IO, "%s: not a regular file", path);
+        status = shoal_error_set(err, SHOAL_ERR_IO,
+                                 "%s: not a regular file; give the name of a file", path);
         goto err_close;
     }
     size_t length = (size_t)info.st_size;

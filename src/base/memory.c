@@ -2,8 +2,12 @@
 #include "base/memory.h"
 
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* Blocks from this size on are compared with the memory that is free. */
+#define LARGE_BYTES ((size_t)64 << 20)
 
 static atomic_uint_fast64_t allocations;
 
@@ -15,9 +19,27 @@ bool shoal_size_add(size_t a, size_t b, size_t *out) {
     return !__builtin_add_overflow(a, b, out);
 }
 
+/* What the system says can still be had, in bytes; SIZE_MAX when it does not say. */
+static size_t available_bytes(void) {
+    FILE *file = fopen("/proc/meminfo", "re");
+    if (!file)
+        return SIZE_MAX;
+    char line[256];
+    size_t bytes = SIZE_MAX;
+    while (bytes == SIZE_MAX && fgets(line, sizeof line, file)) {
+        unsigned long long kilobytes;
+        if (sscanf(line, "MemAvailable: %llu", &kilobytes) == 1)
+            bytes = (size_t)kilobytes * 1024;
+    }
+    fclose(file);
+    return bytes;
+}
+
 void *shoal_calloc(size_t count, size_t size) {
     size_t bytes;
     if (__builtin_mul_overflow(count, size, &bytes) || bytes > SIZE_MAX / 2)
+        return NULL;
+    if (bytes >= LARGE_BYTES && bytes > available_bytes())
         return NULL;
     void *pointer;
     if (posix_memalign(&pointer, SHOAL_ALIGN, bytes ? bytes : 1))

@@ -10,8 +10,9 @@
 #define SHOAL_ALIGN 64
 
 /* Zeroed storage for count objects of size bytes, SHOAL_ALIGN-aligned; NULL when count * size
- * overflows or memory is short. count 0 gives a valid pointer. Free with shoal_free. Counted (see
- * shoal_memory_allocations). */
+ * overflows or memory is short (also when the system would promise a large block that it does not
+ * have: to touch it would end the process). count 0 gives a valid pointer. Free with shoal_free.
+ * Counted (see shoal_memory_allocations). */
 void *shoal_calloc(size_t count, size_t size);
 
 /* Frees what shoal_calloc gave; NULL is fine. */

@@ -89,6 +89,7 @@ int shoal_flags_parse(const ShoalUsage *usage, int argc, char **argv, const char
     options[n] = (struct option){"help", no_argument, NULL, 'h'};
     opterr = 0;
     optind = 1;
+    bool seen[MAX_FLAGS] = {false};
     for (;;) {
         int at = optind;
         /* Long options with one dash too: `-solver FILE` is how Caffe's manuals write it. */
@@ -104,6 +105,9 @@ int shoal_flags_parse(const ShoalUsage *usage, int argc, char **argv, const char
             return usage_error(usage, "a value is missing after ", shown);
         if (c < 1 || c > usage->n_flags)
             return usage_error(usage, "unknown flag: ", shown);
+        if (seen[c - 1])
+            return usage_error(usage, "given twice: --", usage->flags[c - 1].name);
+        seen[c - 1] = true;
         int code = store(usage, &usage->flags[c - 1], optarg);
         if (code >= 0)
             return code;

@@ -81,8 +81,8 @@ static json_t *event_object(const ShoalEvent *event) {
         return json_pack("{s:s,s:i,s:o}", "event", "final_loss", "iter", event->iter, "loss",
                          number((double)event->loss));
     case SHOAL_EVENT_TEST:
-        return json_pack("{s:s,s:i,s:i,s:o}", "event", "test", "iter", event->iter, "net",
-                         event->test_net, "outputs", outputs_object(event));
+        return json_pack("{s:s,s:i,s:o}", "event", "test", "iter", event->iter, "outputs",
+                         outputs_object(event));
     case SHOAL_EVENT_SNAPSHOT:
         return json_pack("{s:s,s:i,s:s}", "event", "snapshot", "iter", event->iter, "file",
                          event->text);

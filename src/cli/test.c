@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <stdio.h>
 
+#include "base/error.h"
 #include "cli/cli.h"
 
 static void on_event(void *context, const ShoalEvent *event) {
@@ -43,6 +44,11 @@ static int run(int argc, char **argv) {
     if (code >= 0)
         return code;
     ShoalError error = {0};
+    if (!options.model || !options.weights) {
+        shoal_error_set(&error, SHOAL_ERR_ARGUMENT, "--%s=FILE is missing",
+                        options.model ? "weights" : "model");
+        return shoal_cli_fail("test", &error);
+    }
     return shoal_test(&options, &error) ? shoal_cli_fail("test", &error) : SHOAL_EXIT_OK;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <stdio.h>
 
+#include "base/error.h"
 #include "cli/cli.h"
 
 static void print_table(const ShoalTimes *times) {
@@ -47,7 +48,9 @@ static int run(int argc, char **argv) {
         return code;
     ShoalError error = {0};
     ShoalTimes times;
-    if (shoal_time(&options, &times, &error))
+    if (!options.model)
+        shoal_error_set(&error, SHOAL_ERR_ARGUMENT, "--model=FILE is missing");
+    if (error.status || shoal_time(&options, &times, &error))
         return shoal_cli_fail("time", &error);
     print_table(&times);
     shoal_times_close(&times);

@@ -59,6 +59,9 @@ static int run(int argc, char **argv) {
          "level of the kernels: c, avx2, avx512\n(default: the best that this CPU has)"},
         {"check_interval", SHOAL_FLAG_COUNT, &options.hash_interval, "N",
          "compare the workers' weights every N iterations\n(default 100)"},
+        {"heartbeat_timeout", SHOAL_FLAG_COUNT, &options.heartbeat_timeout_ms, "MS",
+         "milliseconds of silence after which a worker is\nlost (default 10000; workers speak "
+         "every 500)"},
         {"log-json", SHOAL_FLAG_TEXT, &log_json, "FILE", "write events, one JSON object a line"},
     };
     const ShoalUsage usage = {

@@ -70,10 +70,8 @@ static void mark_layer_backward(ShoalNet *net, ShoalLayer *layer, Marks *marks) 
     }
 }
 
-static ShoalStatus check_layer(const ShoalNet *net, ShoalLayer *layer, ShoalError *err) {
+static ShoalStatus check_layer(const ShoalLayer *layer, ShoalError *err) {
     for (int j = 0; j < layer->n_bottoms; j++) {
-        if (net->force_backward && layer->needs_backward && bottom_can_learn(layer, j))
-            layer->propagate[j] = true;
         if (layer->propagate[j] && !bottom_can_learn(layer, j))
             return shoal_error_set(err, SHOAL_ERR_MODEL,
                                    "layer '%s' (%s) cannot pass a gradient to its bottom '%s', but "
@@ -82,6 +80,19 @@ static ShoalStatus check_layer(const ShoalNet *net, ShoalLayer *layer, ShoalErro
                                    layer->param->name, layer->class->type, layer->bottoms[j]->name);
     }
     return SHOAL_OK;
+}
+
+/* force_backward: whatever the loss depends on gets a gradient, learning or not. */
+static void force_layer(const ShoalNet *net, ShoalLayer *layer, const Marks *marks) {
+    bool contributes = false;
+    for (int j = 0; j < layer->n_tops; j++)
+        if (layer->loss_weights[j] != 0 || marks->under_loss[blob_number(net, layer->tops[j])])
+            contributes = true;
+    if (!contributes || (layer->class->flags & SHOAL_LAYER_NO_BACKWARD))
+        return;
+    for (int j = 0; j < layer->n_bottoms; j++)
+        if (bottom_can_learn(layer, j))
+            layer->propagate[j] = layer->needs_backward = true;
 }
 
 static void mark_diffs(ShoalNet *net) {
@@ -106,14 +117,14 @@ ShoalStatus shoal_net_find_gradients(ShoalNet *net, ShoalError *err) {
     if (!memory)
         return shoal_error_memory(err, "the net's gradients", 3 * n);
     Marks marks = {memory, memory + n, memory + 2 * n};
-    if (net->force_backward)
-        memset(marks.needs, 1, n);
     mark_forward(net, &marks);
     for (int i = net->n_layers - 1; i >= 0; i--)
         mark_layer_backward(net, &net->layers[i], &marks);
     ShoalStatus status = SHOAL_OK;
     for (int i = 0; i < net->n_layers && !status; i++)
-        status = check_layer(net, &net->layers[i], err);
+        status = check_layer(&net->layers[i], err);
+    for (int i = 0; i < net->n_layers && net->force_backward; i++)
+        force_layer(net, &net->layers[i], &marks);
     if (!status)
         mark_diffs(net);
     shoal_free(memory);

@@ -33,12 +33,14 @@ ShoalStatus shoal_net_create(const ShoalCaffeNet *model, const ShoalNetOptions *
                             model->file, options->phase == CAFFE__PHASE__TRAIN ? "TRAIN" : "TEST");
     if (!status)
         status = shoal_net_wire(net, model, err);
-    if (!status)
+    if (!status) {
         status = shoal_net_collect_params(net, err);
-    if (!status)
-        status = shoal_net_find_gradients(net, err);
-    if (!status)
-        status = shoal_net_plan_memory(net, err);
+        if (!status)
+            status = shoal_net_find_gradients(net, err);
+        if (!status)
+            status = shoal_net_plan_memory(net, err);
+        shoal_error_prefix(err, "%s", model->file);
+    }
     if (status) {
         shoal_net_destroy(net);
         return status;

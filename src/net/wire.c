@@ -58,6 +58,12 @@ static ShoalStatus check_numbers(const ShoalLayer *layer, int n_tops, ShoalError
                             err);
     if (n_tops < class->min_tops || (class->max_tops >= 0 && n_tops > class->max_tops))
         return wrong_number(layer, "tops", n_tops, class->min_tops, class->max_tops, err);
+    size_t n_down = layer->param->n_propagate_down;
+    if (n_down && n_down != (size_t)n_bottoms)
+        return shoal_error_set(err, SHOAL_ERR_MODEL,
+                               "layer '%s' has %zu propagate_down values for %d bottoms; give none "
+                               "or one per bottom",
+                               layer->param->name, n_down, n_bottoms);
     return SHOAL_OK;
 }
 

@@ -47,8 +47,21 @@ static ShoalStatus check_numbers(const Caffe__SolverParameter *param, ShoalError
         if (param->test_iter[i] < 1)
             return shoal_error_set(err, SHOAL_ERR_MODEL, "test_iter is %d; it must be at least 1",
                                    param->test_iter[i]);
-    if (!isfinite(param->momentum) || !isfinite(param->weight_decay))
-        return shoal_error_set(err, SHOAL_ERR_MODEL, "momentum and weight_decay must be finite");
+    const struct {
+        const char *name;
+        float value;
+    } REALS[] = {
+        {"gamma", param->gamma},
+        {"power", param->power},
+        {"momentum", param->momentum},
+        {"weight_decay", param->weight_decay},
+        {"clip_gradients", param->clip_gradients},
+        {"warmup_start_lr", param->warmup_start_lr},
+    };
+    for (size_t i = 0; i < sizeof REALS / sizeof REALS[0]; i++)
+        if (!isfinite(REALS[i].value))
+            return shoal_error_set(err, SHOAL_ERR_MODEL, "%s is %g; it must be a finite number",
+                                   REALS[i].name, (double)REALS[i].value);
     return SHOAL_OK;
 }
 

@@ -45,6 +45,38 @@ static ShoalStatus check_shares(const ShoalDirector *director, ShoalNet *net, Sh
     return SHOAL_OK;
 }
 
+static bool has_loss(const ShoalNet *net) {
+    for (int i = 0; i < shoal_net_layers(net); i++) {
+        const ShoalLayer *layer = shoal_net_layer(net, i);
+        for (int j = 0; j < layer->n_tops; j++)
+            if (layer->loss_weights[j] != 0)
+                return true;
+    }
+    return false;
+}
+
+/* A run that could only train on nonsense must not begin. (With max_iter 0 nothing is trained: that
+ * is how initial weights are made.) */
+static ShoalStatus check_sense(const ShoalDirector *director, const ShoalNet *net,
+                               const ShoalCaffeNet *model, ShoalError *err) {
+    if (director->job->solver->max_iter == 0)
+        return SHOAL_OK;
+    for (int i = 0; i < shoal_net_sources(net); i++) {
+        const ShoalLayer *source = shoal_net_source(net, i);
+        if (strcmp(source->class->type, "Data"))
+            return shoal_error_set(err, SHOAL_ERR_MODEL,
+                                   "%s: layer '%s' (%s) is fed by nobody in a training; use a Data "
+                                   "layer",
+                                   model->file, source->param->name, source->class->type);
+    }
+    if (has_loss(net))
+        return SHOAL_OK;
+    return shoal_error_set(err, SHOAL_ERR_MODEL,
+                           "%s: the net has no loss in phase TRAIN, so it cannot learn; add a loss "
+                           "layer (SoftmaxWithLoss) or a loss_weight",
+                           model->file);
+}
+
 /* Builds each net once, to find what is wrong with it before anything starts, and to learn its
  * outputs. */
 static ShoalStatus check_net(ShoalDirector *director, int number, ShoalError *err) {
@@ -60,6 +92,8 @@ static ShoalStatus check_net(ShoalDirector *director, int number, ShoalError *er
         return status;
     director->nets[number].batch = shoal_net_batch(net);
     status = shoal_progress_add_net(director->progress, net, err);
+    if (!status && number == 0)
+        status = check_sense(director, net, &job_net->model, err);
     if (!status && number == 0)
         status = check_shares(director, net, err);
     shoal_net_destroy(net);

@@ -111,7 +111,9 @@ static ShoalStatus take_welcome(const ShoalFrame *frame, ShoalJoined *joined, Sh
             shoal__welcome__free_unpacked(welcome, NULL);
         return shoal_error_set(err, SHOAL_ERR_PROTOCOL, "the coordinator's welcome makes no sense");
     }
-    *joined = (ShoalJoined){welcome->worker_id, welcome->window, welcome->heartbeat_ms};
+    *joined = (ShoalJoined){.worker_id = welcome->worker_id,
+                            .window = welcome->window,
+                            .heartbeat_ms = welcome->heartbeat_ms};
     shoal__welcome__free_unpacked(welcome, NULL);
     return SHOAL_OK;
 }
@@ -138,7 +140,11 @@ ShoalStatus shoal_handshake_join(ShoalChannel *channel, const ShoalAuthKey *key,
         return status;
     secure(channel, key, SHOAL_AUTH_WORKER, nonce, coordinator_nonce);
     status = expect(channel, SHOAL_MESSAGE_WELCOME, deadline_ms, &frame, err);
-    return status ? status : take_welcome(&frame, joined, err);
+    if (!status)
+        status = take_welcome(&frame, joined, err);
+    if (!status)
+        joined->key = *key;
+    return status;
 }
 
 /* ---- coordinator ---- */

@@ -23,6 +23,7 @@ typedef struct ShoalJoinRequest {
 typedef struct ShoalJoined {
     unsigned worker_id, window;
     unsigned heartbeat_ms;
+    ShoalAuthKey key; /* of the token: goes into that of the ring */
 } ShoalJoined;
 
 /* SHOAL_ERR_AUTH (the coordinator does not know the token), SHOAL_ERR_PROTOCOL (another version),

@@ -180,14 +180,17 @@ static ShoalStatus add_mean_files(ShoalJob *job, ShoalError *err) {
 }
 
 static ShoalStatus add_weights(ShoalJob *job, const char *list, ShoalError *err) {
-    while (list && *list) {
+    for (bool more = list; more;) {
         size_t length = strcspn(list, ",");
         char path[4096];
         if (length >= sizeof path)
             return shoal_error_set(err, SHOAL_ERR_ARGUMENT, "a path in --weights is too long");
         memcpy(path, list, length);
         path[length] = '\0';
-        list += length + (list[length] == ',');
+        more = list[length] == ',';
+        list += length + more;
+        if (!length)
+            return shoal_error_set(err, SHOAL_ERR_ARGUMENT, "the name of a weights file is empty");
         ShoalJobFile *file = grow((void **)&job->weights, &job->n_weights, sizeof *job->weights);
         if (!file)
             return shoal_error_memory(err, "weights", sizeof *file);

@@ -48,6 +48,7 @@ struct ShoalLink {
 
     unsigned char *job;
     size_t job_used, job_size;
+    ShoalAuthKey key; /* of the token */
     ShoalRingConfig config;
     ShoalAddress *members;
 
@@ -213,6 +214,17 @@ static ShoalStatus take_chunk(ShoalLink *link, const ShoalFrame *frame, ShoalErr
     return status;
 }
 
+/* The secret travels unencrypted: with the token's key in it, listening in is not enough to join
+ * the ring. */
+static void make_ring_key(ShoalLink *link, const Shoal__Generation *message) {
+    static const unsigned char NOTHING[SHOAL_AUTH_BYTES];
+    ShoalAuthKey mixed;
+    shoal_auth_session_key(&link->key, SHOAL_AUTH_COORDINATOR, message->ring_secret.data, NOTHING,
+                           &mixed);
+    shoal_auth_ring_key(mixed.bytes, message->generation, &link->config.key);
+    shoal_auth_forget(&mixed, sizeof mixed);
+}
+
 static ShoalStatus store_members(ShoalLink *link, const Shoal__Generation *message,
                                  ShoalError *err) {
     ShoalAddress *members = shoal_calloc(message->n_members, sizeof *members);
@@ -234,7 +246,7 @@ static ShoalStatus store_members(ShoalLink *link, const Shoal__Generation *messa
                                      .size = (unsigned)message->n_members,
                                      .members = members,
                                      .wake_fd = link->over_fd};
-    shoal_auth_ring_key(message->ring_secret.data, message->generation, &link->config.key);
+    make_ring_key(link, message);
     return SHOAL_OK;
 }
 
@@ -511,6 +523,7 @@ ShoalStatus shoal_link_create(ShoalChannel *channel, const ShoalJoined *joined,
     link->channel = channel;
     link->stop = stop;
     link->heartbeat_ms = joined->heartbeat_ms;
+    link->key = joined->key;
     shoal_worker_init(&link->core, joined->window);
     pthread_mutex_init(&link->lock, NULL);
     link->n_items = (int)joined->window + EXTRA_ITEMS;
@@ -556,6 +569,7 @@ void shoal_link_destroy(ShoalLink *link) {
     shoal_free(link->staged);
     shoal_free(link->job);
     shoal_free(link->members);
+    shoal_auth_forget(&link->key, sizeof link->key);
     shoal_auth_forget(&link->config.key, sizeof link->config.key);
     shoal_free(link);
 }

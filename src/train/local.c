@@ -109,7 +109,10 @@ static ShoalStatus prepare(Local *local, const ShoalJob *job, const ShoalTrainOp
     for (int i = 0; i < SLOTS && !status; i++) {
         local->slots[i] = shoal_slot_create(local->replica);
         status = local->slots[i] ? shoal_plan_init(&local->plans[i], 1, err)
-                                 : shoal_error_memory(err, "a slot", sizeof(void *));
+                                 : shoal_error_set(err, SHOAL_ERR_MEMORY,
+                                                   "out of memory: no room for the samples of %d "
+                                                   "batches; use a smaller batch_size",
+                                                   SLOTS);
     }
     local->pipe = shoal_pipe_create(SLOTS);
     return status || local->pipe ? status : shoal_error_memory(err, "a pipe", sizeof(void *));

@@ -52,7 +52,9 @@ ShoalProgress *shoal_progress_create(const ShoalJob *job, const ShoalTrainOption
     progress->n_ranks = n_ranks;
     progress->start_iter = job->state ? job->state->iter : 0;
     progress->nets = shoal_calloc((size_t)job->n_nets, sizeof *progress->nets);
-    progress->losses = shoal_calloc((size_t)job->solver->average_loss, sizeof(float));
+    /* One loss per iteration, and the one after the last: a longer window never fills. */
+    size_t window = (size_t)job->solver->average_loss, most = (size_t)job->solver->max_iter + 1;
+    progress->losses = shoal_calloc(window < most ? window : most, sizeof(float));
     if (progress->nets && progress->losses)
         return progress;
     shoal_progress_destroy(progress);

@@ -157,11 +157,12 @@ static ShoalStatus make_memory(ShoalReplica *replica, const ShoalReplicaOptions 
     replica->arena_bytes = arena + workspace;
     unsigned long long total, available;
     shoal_cpu_memory(&total, &available);
-    if (available && replica->arena_bytes > available)
+    size_t needed = replica->arena_bytes + replica->slot_bytes; /* one slot at least will follow */
+    if (available && needed > available)
         return shoal_error_set(err, SHOAL_ERR_MEMORY,
-                               "the net needs %zu MB for its blobs, but only %llu MB of memory are "
-                               "free; use a smaller batch_size or more workers",
-                               replica->arena_bytes >> 20, available >> 20);
+                               "the net needs %zu MB for its blobs and samples, but only %llu MB "
+                               "of memory are free; use a smaller batch_size or more workers",
+                               needed >> 20, available >> 20);
     replica->arena = shoal_calloc(arena, 1);
     replica->compute.workspace = shoal_calloc(workspace, 1);
     replica->compute.workspace_bytes = workspace;
@@ -191,8 +192,17 @@ static ShoalStatus load_weights(ShoalReplica *replica, ShoalError *err) {
             shoal_caffe_net_from_bytes(file->bytes, file->size, file->name, &from, err);
         if (status)
             return status;
-        for (int n = 0; n < replica->n_nets && !status; n++)
-            status = shoal_net_load_weights(replica->nets[n].net, &from, NULL, err);
+        int copied = 0;
+        for (int n = 0; n < replica->n_nets && !status; n++) {
+            int layers = 0;
+            status = shoal_net_load_weights(replica->nets[n].net, &from, &layers, err);
+            copied += layers;
+        }
+        if (!status && !copied)
+            status = shoal_error_set(err, SHOAL_ERR_MODEL,
+                                     "%s: holds no weights for any layer of this net (%zu layers in "
+                                     "the file); weights go by the names of layers",
+                                     file->name, from.param->n_layer);
         shoal_caffe_net_close(&from);
         if (status)
             return status;

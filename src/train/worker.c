@@ -105,6 +105,7 @@ static ShoalStatus join(Worker *worker, ShoalError *err) {
     status = greet(worker, channel, deadline, &joined, err);
     if (!status)
         status = shoal_link_create(channel, &joined, options->stop, &worker->link, err);
+    shoal_auth_forget(&joined.key, sizeof joined.key);
     if (status) {
         shoal_channel_destroy(channel);
         return status;
