@@ -18,6 +18,7 @@ struct ShoalScreen {
     uint64_t drawn_ms;
     char title[64];
     char last_test[256];
+    char *last_panel; /* as it was after the last iteration; NULL before */
     int rows, columns;
     /* the panel under construction */
     char *text;
@@ -42,6 +43,7 @@ ShoalScreen *shoal_screen_create(void) {
 void shoal_screen_destroy(ShoalScreen *screen) {
     if (!screen)
         return;
+    free(screen->last_panel);
     free(screen->text);
     free(screen);
 }
@@ -175,10 +177,13 @@ static void draw(ShoalScreen *screen, const ShoalEvent *event) {
     measure_window(screen);
     screen->used = 0;
     home(screen);
+    size_t body = screen->used;
     add(screen, "\033[?7l"); /* a line that is too long is cut, not wrapped */
     add_head(screen, event);
     add_workers(screen, event);
     add(screen, "\033[J\033[?7h");
+    if (last)
+        screen->last_panel = strndup(screen->text + body, screen->used - body);
     flush(screen);
 }
 
@@ -279,8 +284,8 @@ void shoal_screen_show(ShoalScreen *screen, const ShoalEvent *event) {
         printf("Gradient clipping: L2 norm %g\n", event->clipped_norm);
     if (event->kind == SHOAL_EVENT_ITERATION && !event->displayed)
         return;
-    if (event->kind == SHOAL_EVENT_END && screen->panel_lines)
-        screen->panel_lines = 0; /* the last panel stays */
     clear_panel(screen);
+    if (event->kind == SHOAL_EVENT_END && screen->last_panel)
+        fputs(screen->last_panel, stdout); /* for good, below everything that came after it */
     print_event(screen, event);
 }

@@ -4,11 +4,21 @@
 #include "base/error.h"
 #include "cli/cli.h"
 
+/* The sum of all losses, as Caffe has it above the means. */
+static void print_loss(const ShoalEvent *event) {
+    double loss = 0;
+    for (int i = 0; i < event->n_outputs; i++)
+        loss += (double)event->outputs[i].loss_weight * (double)event->outputs[i].value;
+    printf("Loss: %g\n", loss);
+}
+
 static void on_event(void *context, const ShoalEvent *event) {
     (void)context;
     for (int i = 0; i < event->n_outputs && event->kind == SHOAL_EVENT_TEST_BATCH; i++)
         printf("Batch %d, %s = %g\n", event->iter, event->outputs[i].name,
                (double)event->outputs[i].value);
+    if (event->kind == SHOAL_EVENT_TEST)
+        print_loss(event);
     for (int i = 0; i < event->n_outputs && event->kind == SHOAL_EVENT_TEST; i++) {
         const ShoalOutput *output = &event->outputs[i];
         double value = (double)output->value, weight = (double)output->loss_weight;

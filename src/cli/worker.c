@@ -6,7 +6,7 @@
 #include "cli/cli.h"
 
 static void on_event(void *context, const ShoalEvent *event) {
-    (void)context;
+    *(bool *)context = true; /* the first event is that it has joined */
     if (event->text) {
         printf("%s\n", event->text);
         fflush(stdout);
@@ -14,7 +14,9 @@ static void on_event(void *context, const ShoalEvent *event) {
 }
 
 static int run(int argc, char **argv) {
-    ShoalWorkerOptions options = {.stop = shoal_cli_catch_signals(), .on_event = on_event};
+    bool joined = false;
+    ShoalWorkerOptions options = {
+        .stop = shoal_cli_catch_signals(), .on_event = on_event, .context = &joined};
     const ShoalFlag flags[] = {
         {"join", SHOAL_FLAG_TEXT, &options.join, "ADDR:PORT", "the coordinator (required)"},
         {"token", SHOAL_FLAG_TEXT, &options.token, "TEXT",
@@ -46,6 +48,9 @@ static int run(int argc, char **argv) {
                         "the coordinator printed");
     if (!error.status)
         shoal_worker(&options, &error);
+    /* The coordinator that started this worker knows of the failure, and tells it once. */
+    if (error.status && joined && getenv("SHOAL_OWN_WORKER"))
+        return SHOAL_EXIT_FAILURE;
     return error.status ? shoal_cli_fail("worker", &error) : SHOAL_EXIT_OK;
 }
 

@@ -15,20 +15,22 @@
 #include "base/memory.h"
 #include "collective/auth.h"
 
-extern char **environ;
-
-/* environ with SHOAL_TOKEN=token; made before fork, where allocation is safe. */
+/* environ with SHOAL_TOKEN=token, and SHOAL_OWN_WORKER so that a worker leaves it to the
+ * coordinator to tell its errors; made before fork, where allocation is safe. */
 static char **make_environment(char *token_entry) {
+    static char own_entry[] = "SHOAL_OWN_WORKER=1";
     size_t n = 0;
     while (environ[n])
         n++;
-    char **copy = shoal_calloc(n + 2, sizeof *copy);
+    char **copy = shoal_calloc(n + 3, sizeof *copy);
     size_t used = 0;
     for (size_t i = 0; copy && i < n; i++)
         if (strncmp(environ[i], "SHOAL_TOKEN=", 12) != 0)
             copy[used++] = environ[i];
     if (copy)
-        copy[used] = token_entry;
+        copy[used++] = token_entry;
+    if (copy)
+        copy[used] = own_entry;
     return copy;
 }
 

@@ -121,14 +121,14 @@ static void sweep_peers(ShoalCoordinator *c) {
 }
 
 static ShoalStatus check_children(ShoalCoordinator *c) {
-    char how[32];
     if (shoal_cluster_phase(c->cluster) != SHOAL_CLUSTER_WAITING)
         return SHOAL_OK; /* later the end of its connection tells, and more exactly */
-    int number = shoal_children_ended(&c->children, how, sizeof how);
-    return number < 0
-               ? SHOAL_OK
-               : shoal_error_set(c->err, SHOAL_ERR_LOST,
-                                 "worker process %d ended before it joined: %s", number, how);
+    if (c->ended_how[0]) /* seen in the last turn: whatever it had said is read by now */
+        return shoal_error_set(c->err, SHOAL_ERR_LOST,
+                               "worker process %d ended before the training began: %s", c->ended,
+                               c->ended_how);
+    c->ended = shoal_children_ended(&c->children, c->ended_how, sizeof c->ended_how);
+    return SHOAL_OK;
 }
 
 static ShoalStatus check_stop(ShoalCoordinator *c) {
@@ -244,11 +244,13 @@ static ShoalStatus prepare(ShoalCoordinator *c) {
 
 static void announce(const ShoalCoordinator *c, const char *join, const char *token) {
     char text[512];
+    /* "Any address" is good for listening only. */
+    bool any = !strncmp(join, "0.0.0.0:", 8) || !strncmp(join, "[::]:", 5);
     snprintf(text, sizeof text,
              "Waiting for %d worker%s at %s. On each machine:\n"
-             "    SHOAL_TOKEN=%s shoal worker --join=%s",
+             "    SHOAL_TOKEN=%s shoal worker --join=%s%s",
              c->n_workers, c->n_workers == 1 ? "" : "s", join, c->options->token ? "..." : token,
-             join);
+             any ? "ADDRESS-OF-THIS-MACHINE" : "", any ? strrchr(join, ':') : join);
     ShoalEvent event = {.kind = SHOAL_EVENT_WAITING, .text = text};
     shoal_director_emit(c->director, &event);
 }
@@ -304,6 +306,8 @@ static void close_coordinator(ShoalCoordinator *c) {
         for (int r = 0; c->flights[i].results && r < c->n_workers; r++)
             shoal_replica_result_close(&c->flights[i].results[r]);
         shoal_free(c->flights[i].results);
+        shoal_free(c->flights[i].model.bytes);
+        shoal_free(c->flights[i].state.bytes);
         shoal_plan_close(&c->flights[i].plan);
     }
     shoal_cluster_destroy(c->cluster);
@@ -312,8 +316,6 @@ static void close_coordinator(ShoalCoordinator *c) {
     shoal_free(c->polls);
     shoal_free(c->tallies);
     shoal_free(c->statuses);
-    shoal_free(c->model.bytes);
-    shoal_free(c->state.bytes);
     shoal_free(c->job_bytes);
     shoal_auth_forget(&c->key, sizeof c->key);
     shoal_auth_forget(c->ring_secret, sizeof c->ring_secret);

@@ -26,12 +26,6 @@ typedef struct ShoalPeer {
     uint64_t deadline_ms; /* for the greeting */
 } ShoalPeer;
 
-/* A round between its plan and its completion. */
-typedef struct ShoalFlight {
-    ShoalPlan plan;
-    ShoalResult *results; /* by rank */
-} ShoalFlight;
-
 /* What a worker did since the last displayed iteration. */
 typedef struct ShoalTally {
     double samples, compute_ns, communication_ns, waiting_ns;
@@ -42,6 +36,13 @@ typedef struct ShoalBuffer {
     unsigned char *bytes;
     size_t used, size;
 } ShoalBuffer;
+
+/* A round between its plan and its completion. */
+typedef struct ShoalFlight {
+    ShoalPlan plan;
+    ShoalResult *results;     /* by rank */
+    ShoalBuffer model, state; /* SNAPSHOT: on its way in; the next one may be, too */
+} ShoalFlight;
 
 typedef struct ShoalCoordinator {
     ShoalJob *job;
@@ -60,11 +61,12 @@ typedef struct ShoalCoordinator {
     bool all_planned, over;
     ShoalTally *tallies;
     ShoalWorkerStatus *statuses;
-    ShoalBuffer model, state; /* a snapshot on its way in */
     char last_snapshot[512];
     void *job_bytes;
     size_t job_size;
     ShoalChildren children;
+    int ended;          /* an own worker that is gone before the training began, */
+    char ended_how[32]; /* and how; empty: none */
     ShoalError *err;
 } ShoalCoordinator;
 

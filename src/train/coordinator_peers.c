@@ -145,13 +145,21 @@ static void append(ShoalCoordinator *c, ShoalPeer *peer, ShoalBuffer *buffer,
     buffer->used += n;
 }
 
+static bool is_in_flight(const ShoalCoordinator *c, uint64_t round) {
+    return round < shoal_cluster_issued(c->cluster) && round >= shoal_cluster_completed(c->cluster);
+}
+
 static void take_chunk(ShoalCoordinator *c, ShoalPeer *peer, const ShoalFrame *frame) {
     Shoal__Chunk *chunk = shoal__chunk__unpack(NULL, frame->size, frame->payload);
-    bool asked = shoal_cluster_rank(c->cluster, peer->id) == 0;
-    if (chunk && asked && chunk->kind == SHOAL__CHUNK_KIND__CHUNK_WEIGHTS)
-        append(c, peer, &c->model, chunk);
-    else if (chunk && asked && chunk->kind == SHOAL__CHUNK_KIND__CHUNK_STATE)
-        append(c, peer, &c->state, chunk);
+    ShoalFlight *flight = chunk && is_in_flight(c, chunk->id)
+                              ? &c->flights[chunk->id % SHOAL_COORDINATOR_WINDOW]
+                              : NULL;
+    bool asked = flight && flight->plan.round.kind == SHOAL_STEP_SNAPSHOT &&
+                 shoal_cluster_rank(c->cluster, peer->id) == 0;
+    if (asked && chunk->kind == SHOAL__CHUNK_KIND__CHUNK_WEIGHTS)
+        append(c, peer, &flight->model, chunk);
+    else if (asked && chunk->kind == SHOAL__CHUNK_KIND__CHUNK_STATE)
+        append(c, peer, &flight->state, chunk);
     else
         shoal_coordinator_lose(c, peer, "sent data that nobody asked for");
     if (chunk)
@@ -171,19 +179,16 @@ static bool store_result(ShoalCoordinator *c, int rank, const Shoal__Report *rep
     result->hashed = report->weights_hash.len > 0;
     if (result->hashed)
         memcpy(result->hash, report->weights_hash.data, sizeof result->hash);
-    ShoalTally *tally = &c->tallies[rank];
-    tally->samples += c->flights[report->round % SHOAL_COORDINATOR_WINDOW].plan.count[rank];
-    tally->compute_ns += (double)report->compute_ns;
-    tally->communication_ns += (double)report->communication_ns;
-    tally->waiting_ns += (double)report->waiting_ns;
+    result->compute_ns = report->compute_ns;
+    result->communication_ns = report->communication_ns;
+    result->waiting_ns = report->waiting_ns;
     return true;
 }
 
 static void take_report(ShoalCoordinator *c, ShoalPeer *peer, const ShoalFrame *frame) {
     Shoal__Report *report = shoal__report__unpack(NULL, frame->size, frame->payload);
     int rank = shoal_cluster_rank(c->cluster, peer->id);
-    bool in_flight = report && rank >= 0 && report->round < shoal_cluster_issued(c->cluster) &&
-                     report->round >= shoal_cluster_completed(c->cluster);
+    bool in_flight = report && rank >= 0 && is_in_flight(c, report->round);
     if (!in_flight || !store_result(c, rank, report))
         shoal_coordinator_lose(c, peer, "sent a report that makes no sense");
     else
@@ -214,14 +219,26 @@ static void take_aborted(ShoalCoordinator *c, ShoalPeer *peer, const ShoalFrame 
     shoal__aborted__free_unpacked(aborted, NULL);
 }
 
+/* Nobody can do a job that is wrong in itself, and own workers are not started a second time: then
+ * waiting for other workers is in vain. */
+static bool ends_the_wait(const ShoalCoordinator *c, ShoalStatus status) {
+    bool wrong_job = status == SHOAL_ERR_MODEL || status == SHOAL_ERR_PARSE ||
+                     status == SHOAL_ERR_DATA || status == SHOAL_ERR_ARGUMENT;
+    return shoal_cluster_phase(c->cluster) == SHOAL_CLUSTER_WAITING && status < 0 &&
+           (wrong_job || c->children.count > 0);
+}
+
 static void take_failure(ShoalCoordinator *c, ShoalPeer *peer, const ShoalFrame *frame) {
     Shoal__Failure *failure = shoal__failure__unpack(NULL, frame->size, frame->payload);
     if (!failure) {
         shoal_coordinator_lose(c, peer, "sent something that is no message");
         return;
     }
-    shoal_cluster_fault(c->cluster, shoal_clock_ms(), peer->id, (ShoalStatus)failure->status,
+    ShoalStatus status = (ShoalStatus)failure->status;
+    if (ends_the_wait(c, status))
+        shoal_error_set(c->err, status, "a worker failed while it prepared the training: %s",
                         failure->text);
+    shoal_cluster_fault(c->cluster, shoal_clock_ms(), peer->id, status, failure->text);
     shoal__failure__free_unpacked(failure, NULL);
 }
 

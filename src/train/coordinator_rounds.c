@@ -54,6 +54,8 @@ static ShoalStatus collect_records(ShoalCoordinator *c, const ShoalPlan *plan, i
     ShoalStreams *streams = shoal_director_streams(c->director, plan->round.net);
     shoal__batch__init(batch);
     batch->records = records;
+    batch->first_record =
+        shoal_streams_number(streams, source, plan->first[rank], &batch->dataset_size);
     for (int i = 0; i < plan->count[rank]; i++) {
         ShoalRecord record;
         ShoalStatus status =
@@ -125,6 +127,18 @@ static ShoalStatus issue_round(ShoalCoordinator *c, uint64_t generation, uint64_
     return SHOAL_OK;
 }
 
+/* Tests are not part of the split that is shown with iterations. */
+static void add_to_tallies(ShoalCoordinator *c, const ShoalFlight *flight) {
+    for (int r = 0; r < c->n_workers; r++) {
+        const ShoalResult *result = &flight->results[r];
+        ShoalTally *tally = &c->tallies[r];
+        tally->samples += flight->plan.count[r];
+        tally->compute_ns += (double)result->compute_ns;
+        tally->communication_ns += (double)result->communication_ns;
+        tally->waiting_ns += (double)result->waiting_ns;
+    }
+}
+
 static void update_statuses(ShoalCoordinator *c, const ShoalPlan *plan) {
     for (int r = 0; r < c->n_workers; r++) {
         const ShoalTally *tally = &c->tallies[r];
@@ -146,16 +160,24 @@ static void reset_tallies(ShoalCoordinator *c) {
     }
 }
 
-static ShoalStatus store_snapshot(ShoalCoordinator *c, int iter) {
-    if (!c->model.used || !c->state.used)
+static void empty(ShoalBuffer *buffer) {
+    shoal_free(buffer->bytes);
+    *buffer = (ShoalBuffer){0};
+}
+
+static ShoalStatus store_snapshot(ShoalCoordinator *c, ShoalFlight *flight) {
+    int iter = flight->plan.round.iter;
+    ShoalBuffer *model = &flight->model, *state = &flight->state;
+    if (!model->used || !state->used)
         return shoal_error_set(c->err, SHOAL_ERR_PROTOCOL,
                                "rank 0 did not send the snapshot of iteration %d", iter);
-    ShoalStatus status = shoal_director_write_snapshot(
-        c->director, iter, c->model.bytes, c->model.used, c->state.bytes, c->state.used, c->err);
+    ShoalStatus status = shoal_director_write_snapshot(c->director, iter, model->bytes, model->used,
+                                                       state->bytes, state->used, c->err);
     if (!status)
         snprintf(c->last_snapshot, sizeof c->last_snapshot, "%s_iter_%d.solverstate",
                  c->job->solver->snapshot_prefix, iter);
-    c->model.used = c->state.used = 0;
+    empty(model);
+    empty(state);
     return status;
 }
 
@@ -163,12 +185,14 @@ static ShoalStatus complete_round(ShoalCoordinator *c, uint64_t number) {
     ShoalFlight *flight = &c->flights[number % SHOAL_COORDINATOR_WINDOW];
     const ShoalPlan *plan = &flight->plan;
     if (plan->round.kind == SHOAL_STEP_SNAPSHOT)
-        return store_snapshot(c, plan->round.iter);
+        return store_snapshot(c, flight);
+    bool train = plan->round.kind == SHOAL_STEP_TRAIN;
+    if (train)
+        add_to_tallies(c, flight);
     update_statuses(c, plan);
     ShoalStatus status =
         shoal_director_complete(c->director, plan, flight->results, c->statuses, c->err);
-    /* Tests are not part of the split that is shown with iterations. */
-    if (plan->round.kind != SHOAL_STEP_TRAIN || (plan->round.update && plan->round.display))
+    if (train && plan->round.update && plan->round.display)
         reset_tallies(c);
     return status;
 }

@@ -140,7 +140,10 @@ ShoalStatus shoal_link_attach(ShoalLink *link, const ShoalReplica *replica, Shoa
     for (int i = 0; i < link->n_items; i++) {
         link->items[i].slot = shoal_slot_create(replica);
         if (!link->items[i].slot)
-            return shoal_error_memory(err, "the samples", sizeof(void *));
+            return shoal_error_set(err, SHOAL_ERR_MEMORY,
+                                   "out of memory: no room for the samples of %d batches; use a "
+                                   "smaller batch_size or more workers",
+                                   link->n_items);
     }
     return SHOAL_OK;
 }
@@ -293,12 +296,15 @@ static ShoalStatus stage_round(ShoalLink *link, const Shoal__Round *message, Sho
         !shoal_slot_fits(item->slot, message->n_batches))
         return malformed(err);
     for (size_t s = 0; s < message->n_batches; s++) {
-        if (message->batches[s]->n_records != shoal_slot_records(item->slot, (int)s))
+        uint64_t size = message->batches[s]->dataset_size;
+        if (message->batches[s]->n_records != shoal_slot_records(item->slot, (int)s) || !size)
             return malformed(err);
         for (size_t i = 0; i < message->batches[s]->n_records; i++) {
             const ProtobufCBinaryData *bytes = &message->batches[s]->records[i];
             ShoalRecord record = {bytes->data, bytes->len};
-            ShoalStatus status = shoal_slot_stage(item->slot, (int)s, (int)i, &record, err);
+            ShoalStatus status =
+                shoal_slot_stage(item->slot, (int)s, (int)i, &record,
+                                 (message->batches[s]->first_record + i) % size, err);
             if (status)
                 return status;
         }

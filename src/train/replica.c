@@ -199,10 +199,11 @@ static ShoalStatus load_weights(ShoalReplica *replica, ShoalError *err) {
             copied += layers;
         }
         if (!status && !copied)
-            status = shoal_error_set(err, SHOAL_ERR_MODEL,
-                                     "%s: holds no weights for any layer of this net (%zu layers in "
-                                     "the file); weights go by the names of layers",
-                                     file->name, from.param->n_layer);
+            status =
+                shoal_error_set(err, SHOAL_ERR_MODEL,
+                                "%s: holds no weights for any layer of this net (%zu layers in "
+                                "the file); weights go by the names of layers",
+                                file->name, from.param->n_layer);
         shoal_caffe_net_close(&from);
         if (status)
             return status;
@@ -333,10 +334,10 @@ static float *slot_top(const ShoalSlot *slot, const Source *source, int top) {
     return (float *)(slot->memory + offset);
 }
 
-ShoalStatus shoal_slot_stage(ShoalSlot *slot, int number, int index, const ShoalRecord *record,
-                             ShoalError *err) {
+ShoalStatus shoal_slot_stage(ShoalSlot *slot, int source_number, int index,
+                             const ShoalRecord *record, uint64_t number, ShoalError *err) {
     const ReplicaNet *net = &slot->replica->nets[slot->round.net];
-    const Source *source = &net->sources[number];
+    const Source *source = &net->sources[source_number];
     uint64_t sample = slot->round.first_sample + (uint64_t)index;
     size_t at = (size_t)index * source->sample_floats;
     if (!source->dataset || at + source->sample_floats > source->floats[0])
@@ -345,7 +346,7 @@ ShoalStatus shoal_slot_stage(ShoalSlot *slot, int number, int index, const Shoal
                                slot->round.count);
     ShoalDatum datum;
     ShoalStatus status = shoal_datum_parse(slot->decoder, record->bytes, record->size,
-                                           source->dataset, sample, &datum, err);
+                                           source->dataset, number, &datum, err);
     if (!status)
         status = shoal_transform_apply(source->transform, &datum, sample,
                                        slot_top(slot, source, 0) + at, err);

@@ -40,6 +40,8 @@ typedef struct ShoalResult {
     size_t output_count; /* values in outputs for this round */
     size_t output_capacity;
     uint64_t compute_ns, communication_ns;
+    uint64_t
+        waiting_ns; /* of a worker: from the end of the round before to the begin of this one */
     double clipped_norm;
     unsigned char hash[16]; /* of weights and history; valid when hashed */
     bool hashed;
@@ -81,13 +83,15 @@ ShoalRound *shoal_slot_round(ShoalSlot *slot);
 /* Does the slot's round name a net that there is, and does that net have so many data layers (or
  * the round no samples)? For rounds that came over a wire. */
 bool shoal_slot_fits(const ShoalSlot *slot, size_t n_sources);
-/* How many records the slot's round needs for a source: its count, or none where no dataset feeds. */
+/* How many records the slot's round needs for a source: its count, or none where no dataset feeds.
+ */
 size_t shoal_slot_records(const ShoalSlot *slot, int source);
 
 /* Decodes and transforms the record of sample `index` (0 .. round.count - 1) of a source into the
- * slot, whose round must be set. One thread per slot. SHOAL_ERR_DATA names dataset and record. */
+ * slot, whose round must be set; number: of the record in its dataset, for messages. One thread per
+ * slot. SHOAL_ERR_DATA names dataset and record. */
 ShoalStatus shoal_slot_stage(ShoalSlot *slot, int source, int index, const ShoalRecord *record,
-                             ShoalError *err);
+                             uint64_t number, ShoalError *err);
 
 /* Points the tops of the net's sources to the slot's samples; shoal_replica_run does so by itself.
  */

@@ -105,15 +105,23 @@ ShoalStatus shoal_streams_record(ShoalStreams *streams, int source, uint64_t sam
                                 record, err);
 }
 
+uint64_t shoal_streams_number(const ShoalStreams *streams, int source, uint64_t sample,
+                              uint64_t *dataset_size) {
+    const ShoalStream *stream = &streams->items[source];
+    *dataset_size = stream->dataset ? stream->sampler.count : 1;
+    return stream->dataset ? shoal_sampler_record(&stream->sampler, sample + stream->skip) : 0;
+}
+
 ShoalStatus shoal_streams_stage(ShoalStreams *streams, ShoalSlot *slot, ShoalError *err) {
     const ShoalRound *round = shoal_slot_round(slot);
     for (int s = 0; s < streams->count; s++)
         for (int i = 0; i < round->count; i++) {
             ShoalRecord record;
-            ShoalStatus status =
-                shoal_streams_record(streams, s, round->first_sample + (uint64_t)i, &record, err);
+            uint64_t sample = round->first_sample + (uint64_t)i, size;
+            uint64_t number = shoal_streams_number(streams, s, sample, &size);
+            ShoalStatus status = shoal_streams_record(streams, s, sample, &record, err);
             if (!status && record.bytes)
-                status = shoal_slot_stage(slot, s, i, &record, err);
+                status = shoal_slot_stage(slot, s, i, &record, number, err);
             if (status)
                 return status;
         }

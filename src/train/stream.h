@@ -29,6 +29,10 @@ void shoal_streams_close(ShoalStreams *streams);
 ShoalStatus shoal_streams_record(ShoalStreams *streams, int source, uint64_t sample,
                                  ShoalRecord *record, ShoalError *err);
 
+/* The number of that record in its dataset, and how many the dataset has; 0 and 1 where none is. */
+uint64_t shoal_streams_number(const ShoalStreams *streams, int source, uint64_t sample,
+                              uint64_t *dataset_size);
+
 /* Stages all samples of the slot's round. */
 ShoalStatus shoal_streams_stage(ShoalStreams *streams, ShoalSlot *slot, ShoalError *err);
 
