@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Flags, manuals, and the small commands."""
+
+import re
+import socket
+import unittest
+
+from harness import Case, read
+
+COMMANDS = ("train", "worker", "test", "time", "convert_mnist_data", "device_query", "version")
+CSI = "\033["
+
+
+class Flags(Case):
+    def wrong(self, args, message):
+        result = self.fails_before_training(args, code=2)
+        self.assertEqual(result.err, message + "\n")
+
+    def test_three_ways_to_write_one(self):
+        self.small()
+        seen = []
+        for flags in (("--solver=solver.prototxt", "--threads=1"),
+                      ("--solver", "solver.prototxt", "--threads", "1"),
+                      ("-solver", "solver.prototxt", "-threads", "1"),
+                      ("-solver=solver.prototxt", "-threads=1")):
+            result = self.succeeds("train", *flags)
+            seen.append(re.sub(r"[0-9.e+]+ images/s", "", result.out))
+        self.assertEqual(len(set(seen)), 1)
+        self.assertIn("Optimization Done.", seen[0])
+
+    def test_wrong_ones(self):
+        see = "; see: shoal train --help"
+        self.small()
+        solver = "--solver=solver.prototxt"
+        self.wrong(("train",), "shoal train: error: --solver=FILE is missing")
+        self.wrong(("train", "--nope"), "shoal train: unknown flag: --nope" + see)
+        self.wrong(("train", solver, "-x"), "shoal train: unknown flag: -x" + see)
+        self.wrong(("train", "--solver"), "shoal train: a value is missing after --solver" + see)
+        self.wrong(("train", solver, "more"), "shoal train: unexpected argument: more" + see)
+        self.wrong(("train", solver, solver), "shoal train: given twice: --solver" + see)
+        for value in ("two", "", "-1", "1.5", "1e3", "99999999999", "3x"):
+            self.wrong(("train", solver, "--workers=" + value),
+                       "shoal train: --workers=%s: a whole number is expected" % value + see)
+        self.wrong(("train", solver, "--workers=5000"),
+                   "shoal train: error: workers is 5000; 1 to 1024 work")
+        self.wrong(("train", solver, "--threads=5000"),
+                   "shoal train: error: threads is 5000; 1 to 1024 work")
+        self.wrong(("train", solver, "--token=short", "--workers=2"),
+                   "shoal train: error: the token has 5 characters; expected 16 to 4096 (random "
+                   "ones: whoever guesses it may join)")
+        self.wrong(("train", solver, "--snapshot=a", "--resume=b"),
+                   "shoal train: error: give --snapshot or --resume, not both")
+        self.wrong(("train", solver, "--snapshot=a", "--weights=b"),
+                   "shoal train: error: give a snapshot to go on from or weights to start from, "
+                   "not both")
+        self.wrong(("test", "--model=net.prototxt"), "shoal test: error: --weights=FILE is missing")
+        self.wrong(("test", "--weights=w"), "shoal test: error: --model=FILE is missing")
+        self.wrong(("time",), "shoal time: error: --model=FILE is missing")
+        self.wrong(("worker", "--token=0123456789abcdef"),
+                   "shoal worker: error: --join=ADDR:PORT is missing")
+        self.wrong(("worker", "--join=127.0.0.1:1"),
+                   "shoal worker: error: the cluster's secret is missing: give --token or set "
+                   "SHOAL_TOKEN to what the coordinator printed")
+        self.wrong(("convert_mnist_data", "images.idx", "labels.idx"),
+                   "shoal convert_mnist_data: missing arguments: IMAGES LABELS LMDB; see: shoal "
+                   "convert_mnist_data --help")
+        self.wrong(("convert_mnist_data", "--backend=leveldb", "images.idx", "labels.idx", "new"),
+                   "shoal convert_mnist_data: error: --backend=leveldb: only lmdb is supported")
+        self.wrong(("trian",), "shoal: unknown command: trian; see: shoal --help")
+
+    def test_cpu_levels(self):
+        self.small()
+        result = self.fails_before_training(("train", "--solver=solver.prototxt", "--cpu=sse"),
+                                            "unknown CPU level 'sse'; this CPU runs: c", code=2)
+        self.fails_before_training(("train", "--solver=solver.prototxt", "--cpu=sse",
+                                    "--workers=2"), "unknown CPU level 'sse'", code=2)
+        self.fails_before_training(("train", "--solver=solver.prototxt"),
+                                   "'sse'", code=2, env={"SHOAL_CPU": "sse"})
+        self.succeeds("train", "--solver=solver.prototxt", "--cpu=c")
+        self.assertEqual(result.out, "")
+
+    def test_no_command(self):
+        result = self.run_shoal()
+        self.assertEqual(result.code, 2)
+        self.assertEqual(result.out, "")
+        self.assertEqual(result.err, self.succeeds("--help").out)
+
+    def test_log_that_cannot_be_written(self):
+        self.small()
+        result = self.fails_before_training(
+            ("train", "--solver=solver.prototxt", "--log-json=no/such/log"))
+        self.assertEqual(result.err, "shoal train: error: no/such/log: cannot write the log: No "
+                         "such file or directory\n")
+
+
+class Addresses(Case):
+    def test_port_in_use(self):
+        self.small()
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            where = "127.0.0.1:%d" % taken.getsockname()[1]
+            self.fails_before_training(("train", "--solver=solver.prototxt", "--workers=1",
+                                        "--listen=" + where),
+                                       "cannot listen on %s: another program uses this port; stop "
+                                       "it or choose another port" % where)
+
+    def test_no_address(self):
+        self.small()
+        for where in ("nope", "127.0.0.1", "127.0.0.1:99999", "127.0.0.1:", ":4710"):
+            with self.subTest(where):
+                self.fails_before_training(
+                    ("train", "--solver=solver.prototxt", "--listen=" + where),
+                    "address '%s': expected ADDR:PORT" % where, code=2)
+                self.fails(("worker", "--token=0123456789abcdef", "--join=" + where),
+                           "address '%s': expected ADDR:PORT" % where, code=2)
+
+    def test_address_of_another_machine(self):
+        self.small()
+        self.fails_before_training(("train", "--solver=solver.prototxt", "--workers=1",
+                                    "--listen=192.0.2.1:4710"), "192.0.2.1:4710")
+
+    def test_no_coordinator(self):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))  # taken, but nobody listens
+            where = "127.0.0.1:%d" % free.getsockname()[1]
+            result = self.fails(("worker", "--token=0123456789abcdef", "--join=" + where))
+            self.assertEqual(result.err, "shoal worker: error: cannot connect to %s: Connection "
+                             "refused; is the coordinator running there?\n" % where)
+
+
+class Manuals(Case):
+    def test_overview(self):
+        out = self.succeeds("--help").out
+        self.assertEqual(out, self.succeeds("help").out)
+        self.assertEqual(out, self.succeeds("-h").out)
+        self.assertTrue(out.startswith("usage: shoal COMMAND [flags]\n"), out)
+        listed = re.search(r"\nCommands:\n((?:  .*\n)+)", out).group(1)
+        self.assertEqual(tuple(line.split()[0] for line in listed.splitlines()), COMMANDS)
+        for word in ("Examples:", "Environment:", "SHOAL_TOKEN", "SHOAL_CPU", "NO_COLOR",
+                     "Exit codes:"):
+            self.assertIn(word, out)
+
+    def flags_of(self, command):
+        out = self.succeeds(command, "--help").out
+        return re.findall(r"^  --([a-z_-]+)", out, re.MULTILINE)
+
+    def test_every_command(self):
+        for command in COMMANDS:
+            with self.subTest(command):
+                result = self.succeeds(command, "--help")
+                self.assertEqual(result.err, "")
+                self.assertEqual(self.succeeds(command, "-help").out, result.out)
+                self.assertTrue(result.out.startswith("usage: shoal " + command), result.out)
+                self.assertIn("\nFlags (--flag=value or --flag value):\n", result.out)
+                self.assertIn("  --help                    print this page\n", result.out)
+                for line in result.out.splitlines():
+                    self.assertLessEqual(len(line), 92, line)
+                    self.assertEqual(line, line.rstrip(), line)
+
+    def test_flags_named_in_the_manuals(self):
+        self.assertLessEqual({"solver", "weights", "snapshot", "workers", "listen", "token",
+                              "threads", "log-json"}, set(self.flags_of("train")))
+        self.assertEqual(set(self.flags_of("test")),
+                         {"model", "weights", "iterations", "threads", "cpu", "help"})
+        self.assertEqual(set(self.flags_of("time")),
+                         {"model", "iterations", "threads", "cpu", "help"})
+        self.assertLessEqual({"join", "token", "threads"}, set(self.flags_of("worker")))
+
+    def test_every_flag_of_a_manual_is_known(self):
+        for command in COMMANDS:
+            for flag in self.flags_of(command):
+                result = self.run_shoal(command, "--" + flag, "--help")
+                self.assertNotIn("unknown flag", result.err)
+
+
+class SmallCommands(Case):
+    def test_version(self):
+        for args in (("version",), ("--version",)):
+            self.assertRegex(self.succeeds(*args).out, r"\Ashoal \d+\.\d+\.\d+\n\Z")
+        self.fails(("version", "more"), "unexpected argument: more", code=2)
+
+    def test_device_query(self):
+        out = self.succeeds("device_query").out
+        self.assertRegex(out, r"\nCores: +[1-9]\d*\n")
+        self.assertRegex(out, r"\nMemory: +[1-9]\d* MB, \d+ MB free\n")
+        self.assertRegex(out, r"\nKernel levels: c\b")
+
+    def test_time(self):
+        self.small()
+        out = self.succeeds("time", "--model=net.prototxt", "--iterations=3", "--threads=1").out
+        self.assertRegex(out, r"\Alayer +type +forward ms +backward ms +share\n")
+        rows = re.findall(r"^(\S+) +(\S+) +\d+\.\d{3} +\d+\.\d{3} +\d+\.\d%$", out, re.MULTILINE)
+        self.assertEqual(rows, [("mnist", "Data"), ("ip1", "InnerProduct"), ("relu1", "ReLU"),
+                                ("ip2", "InnerProduct"), ("loss", "SoftmaxWithLoss")])
+        for line in (r"Average Forward pass: \d+\.\d+ ms\.", r"Average Backward pass: \d+\.\d+ ms\.",
+                     r"Average Forward-Backward: \d+\.\d+ ms\.",
+                     r"Images per second: \d+\.\d \(batch 8, 3 iterations\)",
+                     r"Memory for weights and blobs: \d+\.\d MB"):
+            self.assertRegex(out, "\n" + line + "\n")
+
+    def test_test(self):
+        self.small()
+        self.succeeds("train", "--solver=solver.prototxt")
+        out = self.succeeds("test", "--model=net.prototxt", "--weights=snap_iter_6.caffemodel",
+                            "--iterations=3").out
+        values = {"accuracy": [], "loss": []}
+        for number, name, value in re.findall(r"^Batch (\d), (\w+) = (\S+)$", out, re.MULTILINE):
+            self.assertEqual(int(number), len(values[name]))
+            values[name].append(float(value))
+        self.assertEqual([len(v) for v in values.values()], [3, 3])
+        mean = re.search(r"^accuracy = (\S+)$", out, re.MULTILINE).group(1)
+        self.assertAlmostEqual(float(mean), sum(values["accuracy"]) / 3, places=5)
+        mean, loss = re.search(r"^loss = (\S+) \(\* 1 = (\S+) loss\)$", out, re.MULTILINE).groups()
+        self.assertAlmostEqual(float(mean), sum(values["loss"]) / 3, places=4)
+        self.assertEqual(mean, loss)
+        self.assertNotIn(CSI, out)
+
+    def test_convert(self):
+        self.dataset("one")
+        self.succeeds("convert_mnist_data", "--backend", "lmdb", "images.idx", "labels.idx", "two")
+        self.assertEqual(read(self.path("one/data.mdb")), read(self.path("two/data.mdb")))
+
+
+if __name__ == "__main__":
+    unittest.main()
