@@ -27,27 +27,42 @@ bool shoal_size_add(size_t a, size_t b, size_t *out) {
     return true;
 }
 
-/* What the system says can still be had, in bytes; SIZE_MAX when it does not say. */
-static size_t available_bytes(void) {
+/* The value of a line "NAME:   N kB" in bytes; 0 when the line is another one. */
+static unsigned long long kilobytes(const char *line, const char *name) {
+    size_t length = strlen(name);
+    unsigned long long value;
+    if (strncmp(line, name, length) || sscanf(line + length, ": %llu kB", &value) != 1)
+        return 0;
+    return value * 1024;
+}
+
+void shoal_memory_system(unsigned long long *total, unsigned long long *available) {
+    *total = *available = 0;
     FILE *file = fopen("/proc/meminfo", "re");
     if (!file)
-        return SIZE_MAX;
+        return;
     char line[256];
-    size_t bytes = SIZE_MAX;
-    while (bytes == SIZE_MAX && fgets(line, sizeof line, file)) {
-        unsigned long long kilobytes;
-        if (sscanf(line, "MemAvailable: %llu", &kilobytes) == 1)
-            bytes = (size_t)kilobytes * 1024;
+    while (fgets(line, sizeof line, file)) {
+        unsigned long long bytes;
+        if ((bytes = kilobytes(line, "MemTotal")))
+            *total = bytes;
+        if ((bytes = kilobytes(line, "MemAvailable")))
+            *available = bytes;
     }
     fclose(file);
-    return bytes;
+}
+
+static bool exceeds_memory(size_t bytes) {
+    unsigned long long total, available;
+    shoal_memory_system(&total, &available);
+    return available && bytes > available;
 }
 
 void *shoal_calloc(size_t count, size_t size) {
     size_t bytes;
     if (__builtin_mul_overflow(count, size, &bytes) || bytes > SIZE_MAX / 2)
         return NULL;
-    if (bytes >= LARGE_BYTES && bytes > available_bytes())
+    if (bytes >= LARGE_BYTES && exceeds_memory(bytes))
         return NULL;
     void *pointer;
     if (posix_memalign(&pointer, SHOAL_ALIGN, bytes ? bytes : 1))

@@ -35,6 +35,13 @@ typedef struct ShoalFlag {
     const char *help; /* lines of the manual, separated by '\n' */
 } ShoalFlag;
 
+/* The flag that every command with kernels has; target: const char **. */
+#define SHOAL_FLAG_CPU(target)                                                                     \
+    {                                                                                              \
+        "cpu", SHOAL_FLAG_TEXT, target, "LEVEL",                                                   \
+            "level of the kernels: c, avx2, avx512\n(default: the best that this CPU has)"         \
+    }
+
 typedef struct ShoalUsage {
     const char *command;  /* "train" */
     const char *purpose;  /* paragraph that opens the manual */

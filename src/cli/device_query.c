@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "cli/cli.h"
+#include "base/memory.h"
 #include "cpu/cpu.h"
 
 static int run(int argc, char **argv) {
@@ -19,7 +20,7 @@ static int run(int argc, char **argv) {
     char model[256];
     shoal_cpu_model(model, sizeof model);
     unsigned long long total, available;
-    shoal_cpu_memory(&total, &available);
+    shoal_memory_system(&total, &available);
     printf("Processor:     %s\n", model);
     printf("Cores:         %d\n", shoal_cpu_cores());
     printf("Memory:        %llu MB, %llu MB free\n", total >> 20, available >> 20);

@@ -39,8 +39,7 @@ static int run(int argc, char **argv) {
          "its weights, .caffemodel (required)"},
         {"iterations", SHOAL_FLAG_COUNT, &options.iterations, "N", "batches to test (default 50)"},
         {"threads", SHOAL_FLAG_COUNT, &options.threads, "N", "threads (default: all cores)"},
-        {"cpu", SHOAL_FLAG_TEXT, &options.cpu, "LEVEL",
-         "level of the kernels: c, avx2, avx512\n(default: the best that this CPU has)"},
+        SHOAL_FLAG_CPU(&options.cpu),
     };
     const ShoalUsage usage = {
         .command = "test",

@@ -34,8 +34,7 @@ static int run(int argc, char **argv) {
         {"model", SHOAL_FLAG_TEXT, &options.model, "FILE", "the net, a prototxt (required)"},
         {"iterations", SHOAL_FLAG_COUNT, &options.iterations, "N", "passes to time (default 50)"},
         {"threads", SHOAL_FLAG_COUNT, &options.threads, "N", "threads (default: all cores)"},
-        {"cpu", SHOAL_FLAG_TEXT, &options.cpu, "LEVEL",
-         "level of the kernels: c, avx2, avx512\n(default: the best that this CPU has)"},
+        SHOAL_FLAG_CPU(&options.cpu),
     };
     const ShoalUsage usage = {
         .command = "time",

@@ -23,8 +23,7 @@ static int run(int argc, char **argv) {
          "the cluster's secret (default: SHOAL_TOKEN); other\nusers of this machine can see it on "
          "a command line"},
         {"threads", SHOAL_FLAG_COUNT, &options.threads, "N", "threads (default: all cores)"},
-        {"cpu", SHOAL_FLAG_TEXT, &options.cpu, "LEVEL",
-         "level of the kernels: c, avx2, avx512\n(default: the best that this CPU has)"},
+        SHOAL_FLAG_CPU(&options.cpu),
     };
     const ShoalUsage usage = {
         .command = "worker",

@@ -128,25 +128,3 @@ void shoal_cpu_model(char *name, int size) {
     }
     fclose(file);
 }
-
-static unsigned long long kilobytes(const char *line, const char *key) {
-    char text[64];
-    return value_of(line, key, text, sizeof text) ? strtoull(text, NULL, 10) * 1024 : 0;
-}
-
-void shoal_cpu_memory(unsigned long long *total, unsigned long long *available) {
-    *total = 0;
-    *available = 0;
-    FILE *file = fopen("/proc/meminfo", "re");
-    if (!file)
-        return;
-    char line[256];
-    while (fgets(line, sizeof line, file)) {
-        unsigned long long bytes;
-        if ((bytes = kilobytes(line, "MemTotal")))
-            *total = bytes;
-        if ((bytes = kilobytes(line, "MemAvailable")))
-            *available = bytes;
-    }
-    fclose(file);
-}

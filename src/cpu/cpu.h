@@ -32,7 +32,4 @@ int shoal_cpu_cores(void);
  */
 void shoal_cpu_model(char *name, int size);
 
-/* Memory of the machine and what is free for use now (MemAvailable), in bytes; 0 when unknown. */
-void shoal_cpu_memory(unsigned long long *total, unsigned long long *available);
-
 #endif

@@ -156,7 +156,7 @@ static ShoalStatus make_memory(ShoalReplica *replica, const ShoalReplicaOptions 
     }
     replica->arena_bytes = arena + workspace;
     unsigned long long total, available;
-    shoal_cpu_memory(&total, &available);
+    shoal_memory_system(&total, &available);
     size_t needed = replica->arena_bytes + replica->slot_bytes; /* one slot at least will follow */
     if (available && needed > available)
         return shoal_error_set(err, SHOAL_ERR_MEMORY,

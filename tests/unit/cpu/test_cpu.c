@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "base/memory.h"
 #include "cpu/cpu.h"
 
 static void names_are_those_of_the_manual(void **state) {
@@ -112,7 +113,7 @@ static void model_fits_any_buffer(void **state) {
 static void memory_is_plausible(void **state) {
     (void)state;
     unsigned long long total = 1, available = 1;
-    shoal_cpu_memory(&total, &available);
+    shoal_memory_system(&total, &available);
     assert_true(available <= total);
     assert_true(total == 0 || total > 16ULL << 20);
     assert_int_equal(total % 1024, 0);
