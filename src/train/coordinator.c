@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/stop.h"
 #include "train/coordinator_internal.h"
 
 enum {
@@ -132,7 +133,7 @@ static ShoalStatus check_children(ShoalCoordinator *c) {
 }
 
 static ShoalStatus check_stop(ShoalCoordinator *c) {
-    if (!c->options->stop || *c->options->stop != SHOAL_STOP_NOW)
+    if (shoal_stop_asked(c->options->stop) != SHOAL_STOP_NOW)
         return SHOAL_OK;
     shoal_director_stop(c->director);
     ShoalClusterPhase phase = shoal_cluster_phase(c->cluster);

@@ -209,6 +209,19 @@ static void drop(ShoalCoordinator *c, const ShoalClusterAction *action) {
     peer->broken = true;
 }
 
+/* The core speaks of rounds; people know iterations and snapshots. */
+static ShoalStatus fail(ShoalCoordinator *c, const ShoalClusterAction *action) {
+    char when[48] = "";
+    uint64_t oldest = shoal_cluster_completed(c->cluster);
+    if (oldest < shoal_cluster_added(c->cluster) && shoal_cluster_generation(c->cluster) > 0)
+        snprintf(when, sizeof when,
+                 "iteration %d: ", c->flights[oldest % SHOAL_COORDINATOR_WINDOW].plan.round.iter);
+    return shoal_error_set(c->err, action->status, "%s%s; %s%s", when, action->text,
+                           c->last_snapshot[0] ? "go on with --resume="
+                                               : "no snapshot was written before",
+                           c->last_snapshot);
+}
+
 ShoalStatus shoal_coordinator_carry_out(ShoalCoordinator *c, const ShoalClusterAction *action) {
     switch (action->kind) {
     case SHOAL_CLUSTER_FORM:
@@ -228,9 +241,6 @@ ShoalStatus shoal_coordinator_carry_out(ShoalCoordinator *c, const ShoalClusterA
         c->over = true;
         return SHOAL_OK;
     default:
-        return shoal_error_set(c->err, action->status, "%s; %s%s", action->text,
-                               c->last_snapshot[0] ? "go on with --resume="
-                                                   : "no snapshot was written before",
-                               c->last_snapshot);
+        return fail(c, action);
     }
 }

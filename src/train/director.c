@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/stop.h"
 #include "cluster/shares.h"
 #include "train/progress.h"
 
@@ -169,12 +170,9 @@ bool shoal_director_stopped(const ShoalDirector *director) {
 /* What the user's signal handler asks for. */
 static bool snapshot_is_asked(ShoalDirector *director) {
     volatile sig_atomic_t *stop = director->options.train->stop;
-    if (stop && *stop == SHOAL_STOP_NOW)
+    if (shoal_stop_asked(stop) == SHOAL_STOP_NOW)
         shoal_director_stop(director);
-    if (!stop || *stop != SHOAL_STOP_SNAPSHOT)
-        return false;
-    *stop = 0;
-    return true;
+    return shoal_stop_change(stop, SHOAL_STOP_SNAPSHOT, 0);
 }
 
 static void begin_step(ShoalDirector *director) {

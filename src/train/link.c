@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/stop.h"
 #include "cluster/worker.h"
 #include "shoal/shoal.h"
 #include "train/pipe.h"
@@ -477,7 +478,7 @@ static ShoalStatus serve(ShoalLink *link, ShoalError *err) {
     bool over = false;
     ShoalStatus status = SHOAL_OK;
     while (!status && !over && !is_closing(link)) {
-        if (link->stop && *link->stop == SHOAL_STOP_NOW)
+        if (shoal_stop_asked(link->stop) == SHOAL_STOP_NOW)
             return shoal_error_set(err, SHOAL_ERR_STOPPED, "stopped on request");
         wait_for_work(link);
         status = send_posts(link, err);

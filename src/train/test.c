@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/stop.h"
 #include "data/datum.h"
 #include "data/sampler.h"
 #include "shoal/shoal.h"
@@ -92,7 +93,7 @@ static ShoalStatus run(Test *test, ShoalError *err) {
     int iterations = test->options->iterations > 0 ? test->options->iterations : DEFAULT_ITERATIONS;
     uint64_t start = shoal_clock_ns();
     for (int i = 0; i < iterations; i++) {
-        if (test->options->stop && *test->options->stop == SHOAL_STOP_NOW)
+        if (shoal_stop_asked(test->options->stop) == SHOAL_STOP_NOW)
             return shoal_error_set(err, SHOAL_ERR_STOPPED, "stopped on request");
         ShoalStatus status = run_batch(test, i, err);
         if (status)

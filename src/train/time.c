@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/stop.h"
 #include "shoal/shoal.h"
 #include "train/replica.h"
 #include "train/stream.h"
@@ -94,7 +95,7 @@ static ShoalStatus measure(Timer *timer, const ShoalTimeOptions *options, ShoalE
     ShoalStatus status = iterate(timer, err); /* warms caches and first touches memory */
     reset(&timer->times);
     for (int i = 0; i < timer->times.iterations && !status; i++) {
-        if (options->stop && *options->stop == SHOAL_STOP_NOW)
+        if (shoal_stop_asked(options->stop) == SHOAL_STOP_NOW)
             return shoal_error_set(err, SHOAL_ERR_STOPPED, "stopped on request");
         uint64_t start = shoal_clock_ns();
         status = iterate(timer, err);

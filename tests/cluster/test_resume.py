@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ctrl-C, SIGTERM and SIGHUP write snapshots; a run that goes on from one with --resume ends
+identical to the bit with one that was never stopped; --snapshot starts the data anew, as Caffe."""
+import os
+import signal
+
+import common
+import harness
+
+CLUSTERS = ((), ("--workers=3", "--check_interval=1"))
+
+
+class Resume(harness.Case):
+    def setUp(self):
+        super().setUp()
+        self.sums = harness.make_digits(self)
+
+    def place(self, name, net):
+        where = self.make(name)
+        os.symlink(self.path("digits"), os.path.join(where, "digits"))
+        self.write(os.path.join(name, "net.prototxt"), net)
+        return where
+
+    def interrupt(self, where, number, flags, **solver):
+        """A run without end, asked to stop; returns it and the iteration of its snapshot."""
+        self.write(os.path.join(where, "endless.prototxt"), harness.solver(common.ENDLESS, **solver))
+        process = self.start_train("--solver=endless.prototxt", *flags, folder=where)
+        process.wait_iteration(12)
+        os.killpg(process.pid, number)  # as a terminal does it: to all of the group
+        self.assertEqual(process.wait(), 1, process.text())
+        self.assertIn("stopped on request", process.err())
+        self.assertIn("Optimization stopped early.", process.out())
+        written = [e["file"] for e in process.events("snapshot")]
+        iterations = [e["iter"] for e in process.events("snapshot")]
+        self.assertEqual(len(written), 2)
+        self.assertEqual(iterations[0], process.iterations()[-1]["iter"] + 1)
+        self.assertEqual(
+            written, ["snap_iter_%d.%s" % (iterations[0], e) for e in ("caffemodel", "solverstate")]
+        )
+        return process, iterations[0]
+
+    def check_unbroken(self, flags, number, **solver):
+        where = self.place("broken", harness.lenet(24, dropout=True))
+        first, at = self.interrupt(where, number, flags, **solver)
+        end = at + 15
+        self.write("broken/end.prototxt", harness.solver(end, **solver))
+        second = self.train(
+            "--solver=end.prototxt", "--resume=snap_iter_%d.solverstate" % at, *flags, folder=where
+        )
+        there = self.place("unbroken", harness.lenet(24, dropout=True))
+        self.write("unbroken/end.prototxt", harness.solver(end, **solver))
+        whole = self.train("--solver=end.prototxt", *flags, folder=there)
+
+        def told(*processes):
+            """By iteration, so a test that was run again at the seam counts once."""
+            found = {}
+            for e in (e for p in processes for e in p.events()):
+                if e["event"] in ("iteration", "final_loss", "test"):
+                    e.pop("images_per_s", None)
+                    key = (e["event"], e["iter"], e.get("net"))
+                    self.assertEqual(found.setdefault(key, e), e)
+            return found
+
+        self.assertEqual(told(first, second), told(whole))
+        for ending in (".caffemodel", ".solverstate"):
+            file = "snap_iter_%d%s" % (end, ending)
+            self.assert_same_file(os.path.join(where, file), os.path.join(there, file))
+
+    def test_resume_after_ctrl_c(self):
+        for flags in CLUSTERS:
+            with self.subTest(flags=flags):
+                folder, self.folder = self.folder, self.make("-".join(flags) + "c")
+                os.symlink(os.path.join(folder, "digits"), self.path("digits"))
+                self.check_unbroken(flags, signal.SIGINT, test_iter=3, test_interval=5)
+                self.folder = folder
+
+    def test_resume_after_sigterm_with_all_that_has_a_position(self):
+        """Several passes an iteration, a rate in steps, clipping."""
+        rates = dict(
+            lr_policy='"multistep"', stepvalue="5 stepvalue: 10 stepvalue: 2000", gamma=0.8
+        )
+        for flags in CLUSTERS:
+            with self.subTest(flags=flags):
+                folder, self.folder = self.folder, self.make("-".join(flags) + "t")
+                os.symlink(os.path.join(folder, "digits"), self.path("digits"))
+                self.check_unbroken(flags, signal.SIGTERM, iter_size=2, clip_gradients=1, **rates)
+                self.folder = folder
+
+    def test_where_the_samples_go_on(self):
+        """--resume: where they were. --snapshot: at the first record, as in Caffe."""
+        batch = 24
+        for i, flags in enumerate([(), ("--workers=2",)]):
+            where = self.place("p%d" % i, common.order_net(batch))
+            _, at = self.interrupt(where, signal.SIGINT, flags, base_lr=0)
+            self.write("p%d/end.prototxt" % i, harness.solver(at + 3, base_lr=0))
+            for flag, first in (("--resume", at), ("--snapshot", 0)):
+                with self.subTest(flags=flags, flag=flag):
+                    process = self.train(
+                        "--solver=end.prototxt",
+                        "%s=snap_iter_%d.solverstate" % (flag, at),
+                        *flags,
+                        folder=where
+                    )
+                    want = [
+                        [self.sums[((first + i) * batch + k) % len(self.sums)] for k in range(batch)]
+                        for i in range(4)
+                    ]
+                    self.assertEqual([e["iter"] for e in process.iterations()], [at, at + 1, at + 2])
+                    self.assertEqual(common.sums_of(process), want)
+
+    def test_sighup_snapshots_and_goes_on(self):
+        for i, flags in enumerate([(), ("--workers=2",)]):
+            with self.subTest(flags=flags):
+                where = self.place("h%d" % i, harness.lenet(24))
+                self.write("h%d/endless.prototxt" % i, harness.solver(common.ENDLESS))
+                process = self.start_train("--solver=endless.prototxt", *flags, folder=where)
+                process.wait_iteration(3)
+                process.kill(signal.SIGHUP)
+                harness.wait_for(
+                    "a snapshot", lambda: len(process.events("snapshot")) == 2, process
+                )
+                at = process.events("snapshot")[0]["iter"]
+                process.wait_iteration(at + 5)
+                process.kill(signal.SIGINT)
+                self.assertEqual(process.wait(), 1)
+                self.assertEqual(len(process.events("snapshot")), 4)
+                # Both can be read, and gone on from.
+                self.write("h%d/more.prototxt" % i, harness.solver(at + 2))
+                self.train(
+                    "--solver=more.prototxt",
+                    "--resume=snap_iter_%d.solverstate" % at,
+                    folder=where
+                )
+
+    def test_ctrl_c_twice_ends_at_once(self):
+        where = self.place("twice", harness.lenet(24))
+        self.write("twice/endless.prototxt", harness.solver(common.ENDLESS))
+        process = self.start_train("--solver=endless.prototxt", "--workers=2", folder=where)
+        process.wait_iteration(3)
+        # While it is stopped, two signals of one kind would be one: they must be seen in turn.
+        process.kill(signal.SIGINT)
+        while process.poll() is None:
+            process.kill(signal.SIGINT)
+        self.assertIn(process.wait(), (1, 130))
+
+    def test_a_cluster_goes_on_from_one_process_and_back(self):
+        where = self.place("mixed", common.smooth_net(24))
+        self.write("mixed/a.prototxt", harness.solver(10))
+        self.write("mixed/b.prototxt", harness.solver(20))
+        self.write("mixed/c.prototxt", harness.solver(30))
+        self.train("--solver=a.prototxt", folder=where)
+        self.train(
+            "--solver=b.prototxt", "--resume=snap_iter_10.solverstate", "--workers=3", folder=where
+        )
+        self.train("--solver=c.prototxt", "--resume=snap_iter_20.solverstate", folder=where)
+        there = self.place("whole", common.smooth_net(24))
+        self.write("whole/c.prototxt", harness.solver(30))
+        self.train("--solver=c.prototxt", folder=there)
+        for ending, floor in ((".caffemodel", 1e-2), (".solverstate", 1e-5)):
+            file = "snap_iter_30" + ending
+            common.check_saved_close(
+                self, os.path.join(there, file), os.path.join(where, file), floor
+            )
+
+
+if __name__ == "__main__":
+    harness.main()
