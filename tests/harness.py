@@ -6,6 +6,7 @@ Every test script is run as `test_x.py SHOAL SHARED [unittest's arguments]` (see
 binary, SHARED the folder that may hold caffe-goldens/. A test case derives from Case: it works in a
 folder of its own, and fails when a process that it started outlives it."""
 import array
+import contextlib
 import json
 import math
 import os
@@ -141,7 +142,11 @@ class Process:
         return children_of(self.pid)
 
     def wait_workers(self, count):
-        return wait_for("%d workers" % count, lambda: len(self.workers()) == count and self.workers(), self)
+        def all_there():
+            found = self.workers()
+            return found if len(found) == count else None
+
+        return wait_for("%d workers" % count, all_there, self)
 
 
 class Case(unittest.TestCase):
@@ -175,6 +180,17 @@ class Case(unittest.TestCase):
 
     def path(self, *names):
         return os.path.join(self.folder, *names)
+
+    @contextlib.contextmanager
+    def inside(self, name):
+        """A folder in the test's own that is its folder meanwhile, with the digits in reach."""
+        outer, inner = self.folder, self.make(name)
+        os.symlink(os.path.join(outer, "digits"), os.path.join(inner, "digits"))
+        self.folder = inner
+        try:
+            yield
+        finally:
+            self.folder = outer
 
     def make(self, name):
         os.makedirs(self.path(name))
@@ -264,7 +280,7 @@ def descriptors(pid):
 
 def listening_ports(pid):
     """TCP ports (IPv4) at which the process listens."""
-    inodes = {m.group(1) for m in (re.match(r"socket:\[(\d+)\]", t) for t in descriptors(pid).values()) if m}
+    inodes = {t[8:-1] for t in descriptors(pid).values() if t.startswith("socket:[")}
     ports = []
     with open("/proc/net/tcp") as f:
         for line in f.readlines()[1:]:
@@ -411,15 +427,16 @@ def data_layer(batch, phase=None, source="digits", scale=0.00390625):
     return (
         'layer { name: "data" type: "Data" top: "data" top: "label" %s'
         "transform_param { scale: %.9g } "
-        'data_param { source: "%s" batch_size: %d backend: LMDB } }\n' % (include, scale, source, batch)
+        'data_param { source: "%s" batch_size: %d backend: LMDB } }\n'
+        % (include, scale, source, batch)
     )
 
 
 def convolution(name, bottom, outputs):
     return (
         'layer { name: "%s" type: "Convolution" bottom: "%s" top: "%s" '
-        "param { lr_mult: 1 } param { lr_mult: 2 decay_mult: 0 } convolution_param { num_output: %d "
-        'kernel_size: 5 weight_filler { type: "xavier" } } }\n'
+        "param { lr_mult: 1 } param { lr_mult: 2 decay_mult: 0 } convolution_param { "
+        'num_output: %d kernel_size: 5 weight_filler { type: "xavier" } } }\n'
         'layer { name: "%s_pool" type: "Pooling" bottom: "%s" top: "%s_pool" '
         "pooling_param { pool: MAX kernel_size: 2 stride: 2 } }\n"
         % (name, bottom, name, outputs, name, name, name)

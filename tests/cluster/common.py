@@ -31,11 +31,12 @@ def order_net(batch):
     return (
         'name: "order"\n'
         + harness.data_layer(batch, scale=1)
-        + 'layer { name: "sum" type: "InnerProduct" bottom: "data" top: "sum" param { lr_mult: 0 } '
-        "inner_product_param { num_output: 1 bias_term: false "
+        + 'layer { name: "sum" type: "InnerProduct" bottom: "data" top: "sum" '
+        "param { lr_mult: 0 } inner_product_param { num_output: 1 bias_term: false "
         'weight_filler { type: "constant" value: 1 } } }\n'
         + harness.inner_product("ip", "data", 10)
-        + 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }\n'
+        + 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" '
+        'top: "loss" }\n'
     )
 
 

@@ -85,13 +85,9 @@ class Equality(harness.Case):
 
     def test_fewer_samples_than_workers(self):
         for batch in (1, 2, 5):
-            with self.subTest(batch=batch):
-                folder = self.folder
-                self.folder = self.make("b%d" % batch)
-                os.symlink(os.path.join(folder, "digits"), self.path("digits"))
+            with self.subTest(batch=batch), self.inside("b%d" % batch):
                 solver = harness.solver(15, base_lr=0.002, test_iter=2, test_interval=5)
                 self.check_equal(common.smooth_net(batch, test_batch=3), solver, 15, (1, 3, 7))
-                self.folder = folder
 
     def test_lenet_replicas_are_identical(self):
         """MAX and ReLU may switch between cluster sizes, but never between replicas."""

@@ -25,13 +25,12 @@ class Listening(harness.Case):
         self.write("endless.prototxt", harness.solver(common.ENDLESS))
         self.empty = self.make("empty")
 
-    def listen(self, workers=2, solver="solver.prototxt", address="127.0.0.1:0", token=TOKEN, more=()):
+    def listen(self, workers=2, solver="solver.prototxt", address="127.0.0.1:0", token=TOKEN):
         return self.start_train(
             "--solver=" + solver,
             "--workers=%d" % workers,
             "--listen=" + address,
             "--check_interval=1",
-            *more,
             environment={"SHOAL_TOKEN": token}
         )
 
@@ -41,12 +40,11 @@ class Listening(harness.Case):
             "the address", lambda: pattern.search(coordinator.out()), coordinator
         ).group(1)
 
-    def join(self, address, token=TOKEN, more=()):
+    def join(self, address, token=TOKEN):
         return self.start(
             "worker",
             "--join=" + address,
             "--threads=1",
-            *more,
             folder=self.empty,
             environment={"SHOAL_TOKEN": token}
         )
@@ -81,7 +79,8 @@ class Join(Listening):
         self.write("own.prototxt", harness.solver(12, "own", test_iter=3, test_interval=6))
         own = self.train("--solver=own.prototxt", "--workers=2")
         self.assertEqual(common.losses_of(own), common.losses_of(coordinator))
-        self.assert_same_file(self.path("own_iter_12.caffemodel"), self.path("snap_iter_12.caffemodel"))
+        files = [self.path(name + "_iter_12.caffemodel") for name in ("own", "snap")]
+        self.assert_same_file(*files)
         self.assertEqual([f for f in os.listdir(self.empty) if not re.match("out|err", f)], [])
 
     def test_a_made_up_token_is_shown_and_works(self):

@@ -23,7 +23,8 @@ class Resume(harness.Case):
 
     def interrupt(self, where, number, flags, **solver):
         """A run without end, asked to stop; returns it and the iteration of its snapshot."""
-        self.write(os.path.join(where, "endless.prototxt"), harness.solver(common.ENDLESS, **solver))
+        text = harness.solver(common.ENDLESS, **solver)
+        self.write(os.path.join(where, "endless.prototxt"), text)
         process = self.start_train("--solver=endless.prototxt", *flags, folder=where)
         process.wait_iteration(12)
         os.killpg(process.pid, number)  # as a terminal does it: to all of the group
@@ -68,11 +69,8 @@ class Resume(harness.Case):
 
     def test_resume_after_ctrl_c(self):
         for flags in CLUSTERS:
-            with self.subTest(flags=flags):
-                folder, self.folder = self.folder, self.make("-".join(flags) + "c")
-                os.symlink(os.path.join(folder, "digits"), self.path("digits"))
+            with self.subTest(flags=flags), self.inside("c" + "-".join(flags)):
                 self.check_unbroken(flags, signal.SIGINT, test_iter=3, test_interval=5)
-                self.folder = folder
 
     def test_resume_after_sigterm_with_all_that_has_a_position(self):
         """Several passes an iteration, a rate in steps, clipping."""
@@ -80,11 +78,8 @@ class Resume(harness.Case):
             lr_policy='"multistep"', stepvalue="5 stepvalue: 10 stepvalue: 2000", gamma=0.8
         )
         for flags in CLUSTERS:
-            with self.subTest(flags=flags):
-                folder, self.folder = self.folder, self.make("-".join(flags) + "t")
-                os.symlink(os.path.join(folder, "digits"), self.path("digits"))
+            with self.subTest(flags=flags), self.inside("t" + "-".join(flags)):
                 self.check_unbroken(flags, signal.SIGTERM, iter_size=2, clip_gradients=1, **rates)
-                self.folder = folder
 
     def test_where_the_samples_go_on(self):
         """--resume: where they were. --snapshot: at the first record, as in Caffe."""
@@ -101,11 +96,13 @@ class Resume(harness.Case):
                         *flags,
                         folder=where
                     )
+                    n = len(self.sums)
                     want = [
-                        [self.sums[((first + i) * batch + k) % len(self.sums)] for k in range(batch)]
-                        for i in range(4)
+                        [self.sums[((first + j) * batch + k) % n] for k in range(batch)]
+                        for j in range(4)
                     ]
-                    self.assertEqual([e["iter"] for e in process.iterations()], [at, at + 1, at + 2])
+                    done = [e["iter"] for e in process.iterations()]
+                    self.assertEqual(done, [at, at + 1, at + 2])
                     self.assertEqual(common.sums_of(process), want)
 
     def test_sighup_snapshots_and_goes_on(self):

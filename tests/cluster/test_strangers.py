@@ -77,7 +77,8 @@ class Strangers(Listening):
         for worker in workers:
             self.assertEqual(worker.wait(), 0, worker.text())
         self.assertEqual(len(coordinator.iterations()), 12)
-        self.assert_same_file(self.path("calm_iter_12.caffemodel"), self.path("snap_iter_12.caffemodel"))
+        files = [self.path(name + "_iter_12.caffemodel") for name in ("calm", "snap")]
+        self.assert_same_file(*files)
 
     def calm_run(self):
         """What comes out when nobody disturbs."""
@@ -164,7 +165,7 @@ class Strangers(Listening):
         self.assertEqual(coordinator.wait(), 1)
 
     def test_a_full_house_of_silent_strangers(self):
-        """More connections than the coordinator takes: a worker comes in when they are thrown out."""
+        """More than the coordinator takes: workers come in when they are thrown out."""
         self.calm_run()
         coordinator = self.listen()
         address = self.address(coordinator)

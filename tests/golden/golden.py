@@ -12,13 +12,13 @@ with the iterations. Two such errors, Caffe's and ours, give
 
 which is 1.6e-5 for case 01 and 2.3e-5 for case 11, where 1e-4 was suggested. Seen are at most 1e-6
 for weights and 3e-6 for solver states; a wrong rule shows as 1e-3 and more, a single ReLU that
-switches as 1e-5 to 1e-3. Losses are sums of fewer terms over the same weights: the same limit, relative to
-max(1, loss), for an error of the weights moves a loss absolutely.
+switches as 1e-5 to 1e-3. Losses are sums of fewer terms over the same weights: the same limit,
+relative to max(1, loss), for an error of the weights moves a loss absolutely.
 
 A switch. Where two values of a MAX window, or a value and 0 before a ReLU, are equal but for
-rounding, another order of summation may pick the other one, and from there on the runs part by
-more than rounding. That is no error, but it must be proved (check_switch), and then the run goes on
-from the weights of one process, which has to meet the limit without a switch."""
+rounding, another order of summation may pick the other one, and from there on the runs part by more
+than rounding. That is no error, but it must be proved (check_switch), and then the run goes on from
+the weights of one process, which has to meet the limit without a switch."""
 import math
 import os
 import shutil
@@ -55,7 +55,7 @@ def reference(name, file):
 
 
 def rows(path):
-    with open(path) as f:
+    with open(path, encoding="utf-8") as f:
         return [line.split() for line in f if line.strip() and not line.startswith("#")]
 
 
@@ -134,10 +134,10 @@ def check_saved(want_path, got_path, bound, kind="data"):
 
 def check_switch(straight, switched, layers, bound, first, last):
     """Proves that two runs part by a switch: straight(i) and switched(i) are the snapshots after i
-    iterations, first to last, layers the learning ones, top first. At the first iteration where they differ by
-    more than rounding, all of the topmost layer that differs must be one output of it (one filter,
-    one row); not of the very top, which has nothing that switches above it. A wrong rule or share
-    touches all outputs. Returns that iteration and a text."""
+    iterations, first to last, layers the learning ones, top first. At the first iteration where
+    they differ by more than rounding, all of the topmost layer that differs must be one output of
+    it (one filter, one row); not of the very top, which has nothing that switches above it. A wrong
+    rule or share touches all outputs. Returns that iteration and a text."""
     rounding = bound / 32
     for iteration in range(first, last + 1):
         a, b = harness.Saved(straight(iteration)), harness.Saved(switched(iteration))
