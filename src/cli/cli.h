@@ -56,7 +56,8 @@ typedef struct ShoalUsage {
  * (--help was asked for and printed, or an error was printed). */
 int shoal_flags_parse(const ShoalUsage *usage, int argc, char **argv, const char **operands);
 
-/* Prints an error as "shoal COMMAND: TEXT" and returns the exit code for it. */
+/* Prints an error as "shoal COMMAND: error: TEXT" and returns the exit code for it; for
+ * SHOAL_ERR_STOPPED, which is none, "shoal COMMAND: TEXT" and SHOAL_EXIT_OK. */
 int shoal_cli_fail(const char *command, const ShoalError *error);
 
 /* ---- signals.c ---- */

@@ -115,6 +115,10 @@ int shoal_flags_parse(const ShoalUsage *usage, int argc, char **argv, const char
 }
 
 int shoal_cli_fail(const char *command, const ShoalError *error) {
+    if (error->status == SHOAL_ERR_STOPPED) { /* as Caffe: to stop when asked is no failure */
+        fprintf(stderr, "shoal %s: %s\n", command, error->text);
+        return SHOAL_EXIT_OK;
+    }
     fprintf(stderr, "shoal %s: error: %s\n", command, error->text);
     return error->status == SHOAL_ERR_ARGUMENT ? SHOAL_EXIT_USAGE : SHOAL_EXIT_FAILURE;
 }

@@ -35,7 +35,8 @@ static void print_manual(FILE *to) {
         "  SHOAL_TOKEN  the cluster's secret, where --token is not given\n"
         "  SHOAL_CPU    level of the kernels (c, avx2, avx512) instead of the best one\n"
         "  NO_COLOR     no colours, even on a terminal\n\n"
-        "Exit codes: 0 all went well; 1 the run failed or was stopped; 2 wrong usage.\n");
+        "Exit codes: 0 all went well, or stopped on request; 1 the run failed; 2 wrong\n"
+        "usage.\n");
 }
 
 int main(int argc, char **argv) {

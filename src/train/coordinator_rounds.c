@@ -2,9 +2,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/memory.h"
 #include "train/coordinator_internal.h"
+
+enum { ENDED_MS = 100 }; /* for a process whose connection is closed to be gone, too */
 
 static void name_workers(ShoalCoordinator *c) {
     size_t n;
@@ -209,14 +212,30 @@ static void drop(ShoalCoordinator *c, const ShoalClusterAction *action) {
     peer->broken = true;
 }
 
+/* How an own worker ended, where one has: "signal 9" says more than "connection closed". */
+static void find_ended(ShoalCoordinator *c, char *text, size_t size) {
+    char how[32];
+    uint64_t deadline = shoal_clock_ms() + ENDED_MS;
+    int number = -1;
+    while (c->children.count && number < 0 && shoal_clock_ms() < deadline) {
+        number = shoal_children_ended(&c->children, how, sizeof how);
+        if (number < 0)
+            shoal_clock_sleep_ms(2);
+    }
+    if (number >= 0)
+        snprintf(text, size, " (its process ended with %s)", how);
+}
+
 /* The core speaks of rounds; people know iterations and snapshots. */
 static ShoalStatus fail(ShoalCoordinator *c, const ShoalClusterAction *action) {
-    char when[48] = "";
+    char when[48] = "", how[64] = "";
+    if (action->status == SHOAL_ERR_LOST)
+        find_ended(c, how, sizeof how);
     uint64_t oldest = shoal_cluster_completed(c->cluster);
     if (oldest < shoal_cluster_added(c->cluster) && shoal_cluster_generation(c->cluster) > 0)
         snprintf(when, sizeof when,
                  "iteration %d: ", c->flights[oldest % SHOAL_COORDINATOR_WINDOW].plan.round.iter);
-    return shoal_error_set(c->err, action->status, "%s%s; %s%s", when, action->text,
+    return shoal_error_set(c->err, action->status, "%s%s%s; %s%s", when, action->text, how,
                            c->last_snapshot[0] ? "go on with --resume="
                                                : "no snapshot was written before",
                            c->last_snapshot);

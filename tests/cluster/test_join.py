@@ -107,7 +107,7 @@ class Join(Listening):
         self.assertEqual(worker.wait(), 2)
         self.assertIn("SHOAL_TOKEN", worker.err())
         coordinator = self.listen(token="short")
-        self.assertNotEqual(coordinator.wait(), 0)
+        self.assertEqual(coordinator.wait(), 0 if number == signal.SIGINT else -number)
         self.assertIn("16", coordinator.err())
 
     def test_one_too_many(self):
@@ -122,7 +122,7 @@ class Join(Listening):
         last = coordinator.iterations()[-1]["iter"]
         coordinator.wait_iteration(last + 5)
         coordinator.kill(signal.SIGINT)
-        self.assertEqual(coordinator.wait(), 1)
+        self.assertEqual(coordinator.wait(), 0)
         for worker in workers:
             worker.wait()
 
@@ -188,7 +188,7 @@ class Join(Listening):
                 workers = [self.join(address), self.join(address)]
                 self.joined(coordinator, 2)
                 coordinator.kill(number)
-                self.assertNotEqual(coordinator.wait(), 0)
+                self.assertEqual(coordinator.wait(), -signal.SIGKILL)
                 for worker in workers:
                     self.assertEqual(worker.wait(), 1, worker.text())
                     self.assertIn("coordinator", worker.err())
@@ -222,7 +222,7 @@ class Join(Listening):
             coordinator.kill(signal.SIGCONT)
             coordinator.wait_iteration(coordinator.iterations()[-1]["iter"] + 5)
         coordinator.kill(signal.SIGINT)
-        self.assertEqual(coordinator.wait(), 1)
+        self.assertEqual(coordinator.wait(), 0)
         self.assertIn("stopped on request", coordinator.err())
         for worker in workers:
             self.assertEqual(worker.wait(), 0)
@@ -241,7 +241,7 @@ class Join(Listening):
         worker.kill(signal.SIGINT)
         worker.wait()
         coordinator.kill(signal.SIGINT)
-        self.assertEqual(coordinator.wait(), 1)
+        self.assertEqual(coordinator.wait(), 0)
         self.assertIn("stopped on request", coordinator.err())
 
     def test_killed_worker_of_another_machine(self):

@@ -28,7 +28,7 @@ class Resume(harness.Case):
         process = self.start_train("--solver=endless.prototxt", *flags, folder=where)
         process.wait_iteration(12)
         os.killpg(process.pid, number)  # as a terminal does it: to all of the group
-        self.assertEqual(process.wait(), 1, process.text())
+        self.assertEqual(process.wait(), 0, process.text())
         self.assertIn("stopped on request", process.err())
         self.assertIn("Optimization stopped early.", process.out())
         written = [e["file"] for e in process.events("snapshot")]
@@ -119,7 +119,7 @@ class Resume(harness.Case):
                 at = process.events("snapshot")[0]["iter"]
                 process.wait_iteration(at + 5)
                 process.kill(signal.SIGINT)
-                self.assertEqual(process.wait(), 1)
+                self.assertEqual(process.wait(), 0)
                 self.assertEqual(len(process.events("snapshot")), 4)
                 # Both can be read, and gone on from.
                 self.write("h%d/more.prototxt" % i, harness.solver(at + 2))

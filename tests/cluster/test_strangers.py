@@ -142,7 +142,7 @@ class Strangers(Listening):
         last = coordinator.iterations()[-1]["iter"]
         coordinator.wait_iteration(last + 20)
         coordinator.kill(signal.SIGINT)
-        self.assertEqual(coordinator.wait(), 1)
+        self.assertEqual(coordinator.wait(), 0)
         self.assertIn("stopped on request", coordinator.err())
         for worker in workers:
             worker.wait()
@@ -162,7 +162,7 @@ class Strangers(Listening):
         coordinator.wait_iteration(last + 20)
         self.assertEqual(coordinator.workers(), workers)
         coordinator.kill(signal.SIGINT)
-        self.assertEqual(coordinator.wait(), 1)
+        self.assertEqual(coordinator.wait(), 0)
 
     def test_a_full_house_of_silent_strangers(self):
         """More than the coordinator takes: workers come in when they are thrown out."""
