@@ -107,7 +107,7 @@ class Join(Listening):
         self.assertEqual(worker.wait(), 2)
         self.assertIn("SHOAL_TOKEN", worker.err())
         coordinator = self.listen(token="short")
-        self.assertEqual(coordinator.wait(), 0 if number == signal.SIGINT else -number)
+        self.assertNotEqual(coordinator.wait(), 0)
         self.assertIn("16", coordinator.err())
 
     def test_one_too_many(self):
@@ -188,7 +188,7 @@ class Join(Listening):
                 workers = [self.join(address), self.join(address)]
                 self.joined(coordinator, 2)
                 coordinator.kill(number)
-                self.assertEqual(coordinator.wait(), -signal.SIGKILL)
+                self.assertEqual(coordinator.wait(), 0 if number == signal.SIGINT else -number)
                 for worker in workers:
                     self.assertEqual(worker.wait(), 1, worker.text())
                     self.assertIn("coordinator", worker.err())
