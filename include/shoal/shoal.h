@@ -17,8 +17,8 @@
  *
  * Every call runs in the calling thread until it is done and tells its progress by events, from
  * that same thread. Paths are relative to the working folder, as in Caffe. Strings in options are
- * only read during the call. Options set to zero mean the default. `error` must be empty (zeroed)
- * before a call. */
+ * only read during the call. Options set to zero mean the default. `error` must be empty before a
+ * call: `ShoalError error = {0};`, in C++ `{}`. */
 
 #ifdef __cplusplus
 extern "C" {
