@@ -101,10 +101,6 @@ ShoalLayer *shoal_net_source(const ShoalNet *net, int n) {
     return &net->layers[net->sources[n]];
 }
 
-const char *shoal_net_name(const ShoalNet *net) {
-    return net->name;
-}
-
 int shoal_net_batch(const ShoalNet *net) {
     return net->context.batch_full;
 }

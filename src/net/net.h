@@ -59,6 +59,11 @@ ShoalStatus shoal_net_load_weights(ShoalNet *net, const ShoalCaffeNet *from, int
 ShoalStatus shoal_net_to_proto(const ShoalNet *net, bool with_diff, Caffe__NetParameter **out,
                                ShoalError *err);
 
+/* A blob's shape with `data` [blob->count] as a BlobProto, and blob->diff (0 where there is none)
+ * when with_diff. NULL when memory is short; free with caffe__blob_proto__free_unpacked(p, NULL).
+ */
+Caffe__BlobProto *shoal_blob_to_proto(const ShoalBlob *blob, const float *data, bool with_diff);
+
 /* Sets the share to run next: `samples` of the global batch (1..capacity), beginning with global
  * sample number first_sample. Reshapes all layers when the number changes. */
 ShoalStatus shoal_net_set_share(ShoalNet *net, int samples, uint64_t first_sample, ShoalError *err);
@@ -98,7 +103,6 @@ typedef struct ShoalNetParams {
 ShoalNetParams shoal_net_params(const ShoalNet *net);
 
 /* Looking around. */
-const char *shoal_net_name(const ShoalNet *net);
 int shoal_net_batch(const ShoalNet *net); /* the global batch; 1 when nothing has a batch */
 int shoal_net_capacity(const ShoalNet *net);
 int shoal_net_layers(const ShoalNet *net);

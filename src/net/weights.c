@@ -124,13 +124,13 @@ static bool set_shape(Caffe__BlobProto *proto, const ShoalBlob *blob) {
     return true;
 }
 
-static Caffe__BlobProto *blob_to_proto(const ShoalBlob *blob, bool with_diff) {
+Caffe__BlobProto *shoal_blob_to_proto(const ShoalBlob *blob, const float *data, bool with_diff) {
     Caffe__BlobProto *proto = malloc(sizeof *proto);
     if (!proto)
         return NULL;
     caffe__blob_proto__init(proto);
     bool ok = set_shape(proto, blob);
-    ok = ok && (proto->data = copy_floats(blob->data, blob->count));
+    ok = ok && (proto->data = copy_floats(data, blob->count));
     if (ok)
         proto->n_data = blob->count;
     if (ok && with_diff && (proto->diff = copy_floats(blob->diff, blob->count)))
@@ -147,7 +147,8 @@ static Caffe__LayerParameter *layer_to_proto(const ShoalLayer *layer, bool with_
         return copy;
     copy->blobs = calloc((size_t)layer->n_params, sizeof *copy->blobs);
     for (int j = 0; copy->blobs && j < layer->n_params; j++) {
-        copy->blobs[j] = blob_to_proto(&layer->params[j]->blob, with_diff);
+        const ShoalBlob *blob = &layer->params[j]->blob;
+        copy->blobs[j] = shoal_blob_to_proto(blob, blob->data, with_diff);
         if (!copy->blobs[j])
             break;
         copy->n_blobs++;

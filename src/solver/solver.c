@@ -169,30 +169,6 @@ float *shoal_solver_history(ShoalSolver *solver, size_t *count) {
 
 /* ---- state ---- */
 
-static Caffe__BlobProto *history_blob(const ShoalSolver *solver, const ShoalParam *param) {
-    Caffe__BlobProto *blob = malloc(sizeof *blob);
-    if (!blob)
-        return NULL;
-    caffe__blob_proto__init(blob);
-    blob->shape = malloc(sizeof *blob->shape);
-    if (blob->shape) {
-        caffe__blob_shape__init(blob->shape);
-        blob->shape->dim = malloc((size_t)(param->blob.axes + 1) * sizeof *blob->shape->dim);
-    }
-    blob->data = malloc(param->blob.count * sizeof(float) + 1);
-    if (!blob->shape || !blob->shape->dim || !blob->data) {
-        caffe__blob_proto__free_unpacked(blob, NULL);
-        return NULL;
-    }
-    for (int i = 0; i < param->blob.axes; i++)
-        blob->shape->dim[i] = param->blob.shape[i];
-    blob->shape->n_dim = (size_t)param->blob.axes;
-    memcpy(blob->data, solver->history + (param->blob.data - solver->params.data),
-           param->blob.count * sizeof(float));
-    blob->n_data = param->blob.count;
-    return blob;
-}
-
 ShoalStatus shoal_solver_to_proto(const ShoalSolver *solver, int iter, int current_step,
                                   const char *learned_net, Caffe__SolverState **out,
                                   ShoalError *err) {
@@ -208,7 +184,9 @@ ShoalStatus shoal_solver_to_proto(const ShoalSolver *solver, int iter, int curre
     state->learned_net = strdup(learned_net);
     state->history = calloc(n + 1, sizeof *state->history);
     for (size_t i = 0; state->history && i < n; i++) {
-        state->history[i] = history_blob(solver, solver->params.items[i]);
+        const ShoalBlob *weights = &solver->params.items[i]->blob;
+        const float *history = solver->history + (weights->data - solver->params.data);
+        state->history[i] = shoal_blob_to_proto(weights, history, false);
         if (!state->history[i])
             break;
         state->n_history++;

@@ -307,8 +307,8 @@ static void close_coordinator(ShoalCoordinator *c) {
         for (int r = 0; c->flights[i].results && r < c->n_workers; r++)
             shoal_replica_result_close(&c->flights[i].results[r]);
         shoal_free(c->flights[i].results);
-        shoal_free(c->flights[i].model.bytes);
-        shoal_free(c->flights[i].state.bytes);
+        shoal_buffer_close(&c->flights[i].model);
+        shoal_buffer_close(&c->flights[i].state);
         shoal_plan_close(&c->flights[i].plan);
     }
     shoal_cluster_destroy(c->cluster);

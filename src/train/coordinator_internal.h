@@ -5,6 +5,7 @@
 #include <poll.h>
 
 #include "train/children.h"
+#include "train/chunk.h"
 #include "train/coordinator.h"
 #include "train/handshake.h"
 
@@ -31,11 +32,6 @@ typedef struct ShoalTally {
     double samples, compute_ns, communication_ns, waiting_ns;
     char name[96];
 } ShoalTally;
-
-typedef struct ShoalBuffer {
-    unsigned char *bytes;
-    size_t used, size;
-} ShoalBuffer;
 
 /* A round between its plan and its completion. */
 typedef struct ShoalFlight {

@@ -60,22 +60,14 @@ ShoalStatus shoal_coordinator_queue(ShoalPeer *peer, ShoalMessageType type,
 /* ---- strangers become members ---- */
 
 static ShoalStatus send_job(ShoalCoordinator *c, ShoalPeer *peer) {
-    for (size_t at = 0; at < c->job_size;) {
-        size_t n = c->job_size - at;
-        if (n > SHOAL_MESSAGE_CHUNK_BYTES)
-            n = SHOAL_MESSAGE_CHUNK_BYTES;
-        Shoal__Chunk chunk = SHOAL__CHUNK__INIT;
-        chunk.kind = SHOAL__CHUNK_KIND__CHUNK_JOB;
-        chunk.offset = at;
-        chunk.total = c->job_size;
-        chunk.content.data = (unsigned char *)c->job_bytes + at;
-        chunk.content.len = n;
-        ShoalStatus status = shoal_coordinator_queue(peer, SHOAL_MESSAGE_CHUNK, &chunk.base);
-        if (status)
-            return status;
-        at += n;
+    ShoalStatus status = SHOAL_OK;
+    for (size_t at = 0; at < c->job_size && !status;) {
+        Shoal__Chunk chunk;
+        at =
+            shoal_chunk_cut(SHOAL__CHUNK_KIND__CHUNK_JOB, 0, c->job_bytes, c->job_size, at, &chunk);
+        status = shoal_coordinator_queue(peer, SHOAL_MESSAGE_CHUNK, &chunk.base);
     }
-    return SHOAL_OK;
+    return status;
 }
 
 static void welcome(ShoalCoordinator *c, ShoalPeer *peer, const ShoalClusterInfo *info) {
@@ -120,29 +112,14 @@ static void greet(ShoalCoordinator *c, ShoalPeer *peer, const ShoalFrame *frame)
 
 static void append(ShoalCoordinator *c, ShoalPeer *peer, ShoalBuffer *buffer,
                    const Shoal__Chunk *chunk) {
-    size_t n = chunk->content.len;
     if (chunk->offset == 0)
         buffer->used = 0;
     if (chunk->offset != buffer->used) {
         shoal_coordinator_lose(c, peer, "sent a snapshot out of order");
         return;
     }
-    if (n > buffer->size - buffer->used) {
-        size_t size = 2 * buffer->size + n;
-        unsigned char *bigger = shoal_calloc(size, 1);
-        if (!bigger) {
-            shoal_coordinator_lose(c, peer, "no memory for its snapshot");
-            return;
-        }
-        if (buffer->used)
-            memcpy(bigger, buffer->bytes, buffer->used);
-        shoal_free(buffer->bytes);
-        buffer->bytes = bigger;
-        buffer->size = size;
-    }
-    if (n)
-        memcpy(buffer->bytes + buffer->used, chunk->content.data, n);
-    buffer->used += n;
+    if (shoal_buffer_append(buffer, chunk->content.data, chunk->content.len, "a snapshot", NULL))
+        shoal_coordinator_lose(c, peer, "no memory for its snapshot");
 }
 
 static bool is_in_flight(const ShoalCoordinator *c, uint64_t round) {

@@ -163,11 +163,6 @@ static void reset_tallies(ShoalCoordinator *c) {
     }
 }
 
-static void empty(ShoalBuffer *buffer) {
-    shoal_free(buffer->bytes);
-    *buffer = (ShoalBuffer){0};
-}
-
 static ShoalStatus store_snapshot(ShoalCoordinator *c, ShoalFlight *flight) {
     int iter = flight->plan.round.iter;
     ShoalBuffer *model = &flight->model, *state = &flight->state;
@@ -179,8 +174,8 @@ static ShoalStatus store_snapshot(ShoalCoordinator *c, ShoalFlight *flight) {
     if (!status)
         snprintf(c->last_snapshot, sizeof c->last_snapshot, "%s_iter_%d.solverstate",
                  c->job->solver->snapshot_prefix, iter);
-    empty(model);
-    empty(state);
+    shoal_buffer_close(model);
+    shoal_buffer_close(state);
     return status;
 }
 

@@ -13,6 +13,7 @@
 #include "base/stop.h"
 #include "cluster/worker.h"
 #include "shoal/shoal.h"
+#include "train/chunk.h"
 #include "train/pipe.h"
 
 enum { EXTRA_ITEMS = 2, GOODBYE_MS = 3000 };
@@ -47,8 +48,7 @@ struct ShoalLink {
     int n_items, n_slots;
     int *staged, n_staged; /* rounds that wait for the core's word, in order */
 
-    unsigned char *job;
-    size_t job_used, job_size;
+    ShoalBuffer job;  /* packed, as far as it has come */
     ShoalAuthKey key; /* of the token */
     ShoalRingConfig config;
     ShoalAddress *members;
@@ -100,21 +100,13 @@ ShoalStatus shoal_link_post_report(ShoalLink *link, const Shoal__Report *report,
 
 ShoalStatus shoal_link_post_chunks(ShoalLink *link, Shoal__ChunkKind kind, uint64_t round,
                                    const void *bytes, size_t size, ShoalError *err) {
-    for (size_t at = 0; at < size;) {
-        size_t n = size - at < SHOAL_MESSAGE_CHUNK_BYTES ? size - at : SHOAL_MESSAGE_CHUNK_BYTES;
-        Shoal__Chunk chunk = SHOAL__CHUNK__INIT;
-        chunk.kind = kind;
-        chunk.id = round;
-        chunk.offset = at;
-        chunk.total = size;
-        chunk.content.data = (unsigned char *)bytes + at;
-        chunk.content.len = n;
-        ShoalStatus status = post(link, SHOAL_MESSAGE_CHUNK, &chunk.base, 0, 0, err);
-        if (status)
-            return status;
-        at += n;
+    ShoalStatus status = SHOAL_OK;
+    for (size_t at = 0; at < size && !status;) {
+        Shoal__Chunk chunk;
+        at = shoal_chunk_cut(kind, round, bytes, size, at, &chunk);
+        status = post(link, SHOAL_MESSAGE_CHUNK, &chunk.base, 0, 0, err);
     }
-    return SHOAL_OK;
+    return status;
 }
 
 void shoal_link_post_aborted(ShoalLink *link, uint64_t generation, int suspect_rank,
@@ -131,10 +123,6 @@ void shoal_link_post_failure(ShoalLink *link, const ShoalError *failure) {
     message.status = failure->status;
     message.text = (char *)failure->text;
     (void)post(link, SHOAL_MESSAGE_FAILURE, &message.base, 0, 0, NULL);
-}
-
-int shoal_link_wake_fd(const ShoalLink *link) {
-    return link->over_fd;
 }
 
 ShoalStatus shoal_link_attach(ShoalLink *link, const ShoalReplica *replica, ShoalError *err) {
@@ -157,8 +145,8 @@ ShoalStatus shoal_link_next(ShoalLink *link, ShoalOrder *order, bool *more, Shoa
     const Item *item = &link->items[number];
     *order = (ShoalOrder){.kind = item->kind,
                           .item = number,
-                          .bytes = link->job,
-                          .size = link->job_used,
+                          .bytes = link->job.bytes,
+                          .size = link->job.used,
                           .config = &link->config,
                           .slot = item->slot,
                           .generation = item->generation,
@@ -190,23 +178,13 @@ static ShoalStatus give_order(ShoalLink *link, ShoalOrderKind kind, uint64_t gen
 
 static ShoalStatus append_job(ShoalLink *link, const Shoal__Chunk *chunk, ShoalError *err) {
     size_t n = chunk->content.len;
-    if (chunk->kind != SHOAL__CHUNK_KIND__CHUNK_JOB || chunk->offset != link->job_used ||
-        chunk->total < link->job_used + n || n == 0)
+    if (chunk->kind != SHOAL__CHUNK_KIND__CHUNK_JOB || chunk->offset != link->job.used ||
+        chunk->total < link->job.used + n || n == 0)
         return malformed(err);
-    if (n > link->job_size - link->job_used) {
-        size_t size = 2 * link->job_size + n;
-        unsigned char *bigger = shoal_calloc(size, 1);
-        if (!bigger)
-            return shoal_error_memory(err, "the job", size);
-        if (link->job_used)
-            memcpy(bigger, link->job, link->job_used);
-        shoal_free(link->job);
-        link->job = bigger;
-        link->job_size = size;
-    }
-    memcpy(link->job + link->job_used, chunk->content.data, n);
-    link->job_used += n;
-    return link->job_used == chunk->total ? give_order(link, SHOAL_ORDER_JOB, 0, err) : SHOAL_OK;
+    ShoalStatus status = shoal_buffer_append(&link->job, chunk->content.data, n, "the job", err);
+    if (status)
+        return status;
+    return link->job.used == chunk->total ? give_order(link, SHOAL_ORDER_JOB, 0, err) : SHOAL_OK;
 }
 
 static ShoalStatus take_chunk(ShoalLink *link, const ShoalFrame *frame, ShoalError *err) {
@@ -574,7 +552,7 @@ void shoal_link_destroy(ShoalLink *link) {
     pthread_mutex_destroy(&link->lock);
     shoal_free(link->items);
     shoal_free(link->staged);
-    shoal_free(link->job);
+    shoal_buffer_close(&link->job);
     shoal_free(link->members);
     shoal_auth_forget(&link->key, sizeof link->key);
     shoal_auth_forget(&link->config.key, sizeof link->config.key);

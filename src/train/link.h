@@ -40,9 +40,6 @@ ShoalStatus shoal_link_create(ShoalChannel *channel, const ShoalJoined *joined,
 /* Ends the thread; sends what was posted before. NULL is fine. */
 void shoal_link_destroy(ShoalLink *link);
 
-/* Readable as soon as nothing more is to be done: for the ring's poll(). */
-int shoal_link_wake_fd(const ShoalLink *link);
-
 /* Gives the link slots of the replica to stage into. Call it before the first CONNECT is answered.
  */
 ShoalStatus shoal_link_attach(ShoalLink *link, const ShoalReplica *replica, ShoalError *err);

@@ -277,14 +277,6 @@ size_t shoal_replica_bytes(const ShoalReplica *replica) {
     return replica->arena_bytes + floats * sizeof(float);
 }
 
-int shoal_replica_sources(const ShoalReplica *replica, int net) {
-    return replica->nets[net].n_sources;
-}
-
-const char *shoal_replica_source(const ShoalReplica *replica, int net, int source) {
-    return replica->nets[net].sources[source].dataset;
-}
-
 /* ---- slots ---- */
 
 ShoalSlot *shoal_slot_create(const ShoalReplica *replica) {

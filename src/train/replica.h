@@ -70,11 +70,6 @@ const ShoalCompute *shoal_replica_compute(const ShoalReplica *replica);
 /* Bytes that all of it takes: weights, state, arena, workspace. */
 size_t shoal_replica_bytes(const ShoalReplica *replica);
 
-/* Data layers of a net, in net order, and the dataset each reads (data_param.source); NULL: a
- * source that no dataset feeds (Input). */
-int shoal_replica_sources(const ShoalReplica *replica, int net);
-const char *shoal_replica_source(const ShoalReplica *replica, int net, int source);
-
 /* Slots: storage for the samples of one round. NULL when memory is short. */
 ShoalSlot *shoal_slot_create(const ShoalReplica *replica);
 void shoal_slot_destroy(ShoalSlot *slot);
