@@ -11,13 +11,14 @@
 typedef struct ShoalNetBlob {
     ShoalBlob blob; /* first: a ShoalBlob * of the net is a ShoalNetBlob * */
     char *name;
-    size_t capacity;          /* values at the largest share */
-    bool external;            /* top of a source: memory comes from outside */
-    bool consumed;            /* some layer reads it */
-    bool has_diff;            /* gets a gradient */
-    int diff_writers;         /* bottoms that write its diff in backward */
-    float loss_weight;        /* of the loss top that this blob is */
-    int data_item, diff_item; /* places in the memory plan; -1: none */
+    size_t capacity;                      /* values at the largest share */
+    bool external;                        /* top of a source: memory comes from outside */
+    bool consumed;                        /* some layer reads it */
+    bool has_diff;                        /* gets a gradient */
+    bool below_learns, under_loss, skips; /* marks of gradients.c */
+    int diff_writers;                     /* bottoms that write its diff in backward */
+    float loss_weight;                    /* of the loss top that this blob is */
+    int data_item, diff_item;             /* places in the memory plan; -1: none */
 } ShoalNetBlob;
 
 struct ShoalNet {
