@@ -16,9 +16,9 @@ typedef struct Source {
     ShoalLayer *layer;
     const char *dataset;       /* NULL: not fed */
     ShoalTransform *transform; /* NULL: not fed */
-    size_t floats[2];          /* capacity of top 0 and top 1 */
-    size_t sample_floats;
-    size_t offset; /* of top 0 in a slot; top 1 follows, aligned; bytes */
+    size_t *offsets;           /* of each top in a slot, bytes */
+    size_t capacity_floats;    /* of top 0, at the largest share */
+    size_t sample_floats;      /* of top 0, one sample */
 } Source;
 
 typedef struct ReplicaNet {
@@ -100,16 +100,17 @@ static ShoalStatus make_sources(ShoalReplica *replica, ReplicaNet *net, bool tra
     for (int i = 0; i < net->n_sources; i++) {
         Source *source = &net->sources[i];
         source->layer = shoal_net_source(net->net, i);
-        source->offset = net->slot_bytes;
         source->dataset = dataset_of(source->layer->param);
+        source->offsets = shoal_calloc((size_t)source->layer->n_tops, sizeof *source->offsets);
+        if (!source->offsets)
+            return shoal_error_memory(err, "the data layers", sizeof *source->offsets);
         for (int t = 0; t < source->layer->n_tops; t++) {
-            size_t floats = source->layer->tops[t]->count;
-            if (t < 2)
-                source->floats[t] = floats;
-            net->slot_bytes += shoal_align_up(floats * sizeof(float));
+            source->offsets[t] = net->slot_bytes;
+            net->slot_bytes += shoal_align_up(source->layer->tops[t]->count * sizeof(float));
         }
         if (!source->dataset)
             continue;
+        source->capacity_floats = source->layer->tops[0]->count;
         source->sample_floats =
             shoal_blob_count(source->layer->tops[0], 1, source->layer->tops[0]->axes);
         ShoalStatus status =
@@ -251,8 +252,10 @@ void shoal_replica_destroy(ShoalReplica *replica) {
         return;
     shoal_solver_destroy(replica->solver);
     for (int i = replica->n_nets - 1; i >= 0; i--) { /* test nets use the train net's weights */
-        for (int s = 0; replica->nets[i].sources && s < replica->nets[i].n_sources; s++)
+        for (int s = 0; replica->nets[i].sources && s < replica->nets[i].n_sources; s++) {
             shoal_transform_destroy(replica->nets[i].sources[s].transform);
+            shoal_free(replica->nets[i].sources[s].offsets);
+        }
         shoal_free(replica->nets[i].sources);
         shoal_net_destroy(replica->nets[i].net);
     }
@@ -320,10 +323,7 @@ size_t shoal_slot_records(const ShoalSlot *slot, int source) {
 }
 
 static float *slot_top(const ShoalSlot *slot, const Source *source, int top) {
-    size_t offset = source->offset;
-    if (top > 0)
-        offset += shoal_align_up(source->floats[0] * sizeof(float));
-    return (float *)(slot->memory + offset);
+    return (float *)(slot->memory + source->offsets[top]);
 }
 
 ShoalStatus shoal_slot_stage(ShoalSlot *slot, int source_number, int index,
@@ -332,7 +332,7 @@ ShoalStatus shoal_slot_stage(ShoalSlot *slot, int source_number, int index,
     const Source *source = &net->sources[source_number];
     uint64_t sample = slot->round.first_sample + (uint64_t)index;
     size_t at = (size_t)index * source->sample_floats;
-    if (!source->dataset || at + source->sample_floats > source->floats[0])
+    if (!source->dataset || at + source->sample_floats > source->capacity_floats)
         return shoal_error_set(err, SHOAL_ERR_PROTOCOL,
                                "sample %d does not belong into this round of %d", index,
                                slot->round.count);
@@ -349,15 +349,9 @@ ShoalStatus shoal_slot_stage(ShoalSlot *slot, int source_number, int index,
 
 void shoal_slot_bind(const ShoalSlot *slot) {
     const ReplicaNet *net = &slot->replica->nets[slot->round.net];
-    for (int i = 0; i < net->n_sources; i++) {
-        unsigned char *memory = slot->memory + net->sources[i].offset;
-        for (int t = 0; t < net->sources[i].layer->n_tops; t++) {
-            ShoalBlob *top = net->sources[i].layer->tops[t];
-            top->data = (float *)memory;
-            memory +=
-                shoal_align_up((t < 2 ? net->sources[i].floats[t] : top->count) * sizeof(float));
-        }
-    }
+    for (int i = 0; i < net->n_sources; i++)
+        for (int t = 0; t < net->sources[i].layer->n_tops; t++)
+            net->sources[i].layer->tops[t]->data = slot_top(slot, &net->sources[i], t);
 }
 
 /* ---- rounds ---- */
