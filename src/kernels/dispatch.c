@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "kernels/nchwc/engine.h"
 #include "kernels/table.h"
 
 const ShoalKernels *shoal_kernels_for(ShoalCpuLevel level) {
@@ -20,6 +21,10 @@ const ShoalKernels *shoal_kernels_for(ShoalCpuLevel level) {
     default:
         return NULL;
     }
+}
+
+int shoal_nchwc_lanes(const ShoalKernels *kernels) {
+    return kernels->nchwc ? (int)kernels->nchwc->lanes : 0;
 }
 
 /* Elements below which waking the other threads costs more than it brings, and the share that a

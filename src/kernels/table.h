@@ -10,10 +10,12 @@
  * them, so that the split is the same at every level. */
 
 struct ShoalBlocked; /* kernels/blocked/blocked.h: what the blocked engine needs of a level */
+struct ShoalNchwc;   /* kernels/nchwc/engine.h: what channel-blocked tensors need of a level */
 
 struct ShoalKernels {
     ShoalCpuLevel level;
     const struct ShoalBlocked *blocked; /* NULL where gemm and conv are the reference */
+    const struct ShoalNchwc *nchwc;     /* kernels/nchwc/engine.h; NULL: no blocked tensors */
 
     /* Whole operations, as in kernels.h. m, n > 0 for gemm. */
     void (*gemm)(const ShoalCompute *compute, bool trans_a, bool trans_b, size_t m, size_t n,

@@ -3,76 +3,9 @@
 
 #if defined(__x86_64__)
 
-#include <immintrin.h>
+#include "kernels/avx2/vector.h"
 
-typedef __m256 Vector;
-enum { LANES = 8 };
 #define MR 6
-
-static inline Vector vector_zero(void) {
-    return _mm256_setzero_ps();
-}
-
-static inline Vector vector_set1(float a) {
-    return _mm256_set1_ps(a);
-}
-
-static inline Vector vector_load(const float *p) {
-    return _mm256_loadu_ps(p);
-}
-
-static inline void vector_store(float *p, Vector v) {
-    _mm256_storeu_ps(p, v);
-}
-
-static inline Vector vector_add(Vector a, Vector b) {
-    return _mm256_add_ps(a, b);
-}
-
-static inline Vector vector_mul(Vector a, Vector b) {
-    return _mm256_mul_ps(a, b);
-}
-
-static inline Vector vector_fma(Vector a, Vector b, Vector c) {
-    return _mm256_fmadd_ps(a, b, c);
-}
-
-typedef __m256i Mask;
-
-static inline Mask mask_of(int low, int high) {
-    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    return _mm256_andnot_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(low), lane),
-                               _mm256_cmpgt_epi32(_mm256_set1_epi32(high), lane));
-}
-
-static inline Vector vector_load_masked(const float *p, Mask mask) {
-    return _mm256_maskload_ps(p, mask);
-}
-
-static inline void vector_store_masked(float *p, Mask mask, Vector v) {
-    _mm256_maskstore_ps(p, mask, v);
-}
-
-static inline void vector_transpose(Vector v[LANES]) {
-    Vector t[LANES];
-    for (int i = 0; i < LANES; i += 2) {
-        t[i] = _mm256_unpacklo_ps(v[i], v[i + 1]);
-        t[i + 1] = _mm256_unpackhi_ps(v[i], v[i + 1]);
-    }
-    for (int i = 0; i < LANES; i += 4)
-        for (int j = 0; j < 2; j++) {
-            __m256d a = _mm256_castps_pd(t[i + j]), b = _mm256_castps_pd(t[i + j + 2]);
-            v[i + 2 * j] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, b));
-            v[i + 2 * j + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, b));
-        }
-    for (int j = 0; j < 4; j++) {
-        t[j] = _mm256_permute2f128_ps(v[j], v[4 + j], 0x20);
-        t[4 + j] = _mm256_permute2f128_ps(v[j], v[4 + j], 0x31);
-    }
-    for (int j = 0; j < LANES; j++)
-        v[j] = t[j];
-}
-
 #include "kernels/blocked/vector_tmpl.h"
 
 const ShoalBlocked shoal_blocked_avx2 = {SHOAL_BLOCKED_ENTRIES};

@@ -9,9 +9,19 @@
 #define SHOAL_ISA(name) name##_avx2
 #include "kernels/elementwise_tmpl.h"
 
+const ShoalNchwc shoal_nchwc_avx2 = {
+    .lanes = 8,
+    .tile = &shoal_nchwc_tile_avx2,
+    .strip = &shoal_nchwc_strip_avx2,
+    .pool = NULL,
+    .depthwise = NULL,
+    .winograd = NULL,
+};
+
 const ShoalKernels shoal_kernels_avx2 = {
     .level = SHOAL_CPU_AVX2,
     .blocked = &shoal_blocked_avx2,
+    .nchwc = &shoal_nchwc_avx2,
     .gemm = shoal_gemm_f32_blocked,
     .conv_fwd = shoal_conv_fwd_f32_blocked,
     .conv_bwd_data = shoal_conv_bwd_data_f32_blocked,

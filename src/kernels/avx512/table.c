@@ -9,9 +9,19 @@
 #define SHOAL_ISA(name) name##_avx512
 #include "kernels/elementwise_tmpl.h"
 
+const ShoalNchwc shoal_nchwc_avx512 = {
+    .lanes = 16,
+    .tile = &shoal_nchwc_tile_avx512,
+    .strip = &shoal_nchwc_strip_avx512,
+    .pool = NULL,
+    .depthwise = NULL,
+    .winograd = NULL,
+};
+
 const ShoalKernels shoal_kernels_avx512 = {
     .level = SHOAL_CPU_AVX512,
     .blocked = &shoal_blocked_avx512,
+    .nchwc = &shoal_nchwc_avx512,
     .gemm = shoal_gemm_f32_blocked,
     .conv_fwd = shoal_conv_fwd_f32_blocked,
     .conv_bwd_data = shoal_conv_bwd_data_f32_blocked,
