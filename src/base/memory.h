@@ -21,7 +21,8 @@ void shoal_free(void *pointer);
 /* A copy of a string in shoal_calloc storage; NULL for NULL or when memory is short. */
 char *shoal_strdup(const char *text);
 
-/* Memory of the machine and what is free for use now, in bytes; 0 when the system does not say. */
+/* Memory of the machine and what is free for use now, in bytes, both no more than control groups
+ * allow; 0 when the system does not say. */
 void shoal_memory_system(unsigned long long *total, unsigned long long *available);
 
 /* How many shoal_calloc calls this process has made: a steady-state iteration makes none. */

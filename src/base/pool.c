@@ -2,10 +2,21 @@
 #include "base/pool.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 
+#include "base/clock.h"
 #include "base/memory.h"
+
+enum { SPIN_NS = 20000, LOOKS_PER_CLOCK = 16 };
+
+/* A loop's number, whether threads may still join it, and how many are in it, in one word, so that
+ * to join and to close a loop exclude each other:   number << 32 | OPEN | threads inside */
+#define OPEN ((uint64_t)1 << 31)
+#define INSIDE (OPEN - 1)
+#define NUMBER(state) ((uint32_t)((state) >> 32))
 
 typedef struct Member {
     ShoalPool *pool;
@@ -15,18 +26,29 @@ typedef struct Member {
 
 struct ShoalPool {
     unsigned threads;
+    atomic_uint spin_ns;
     Member *members; /* threads - 1 of them: number 0 is the caller */
     unsigned started;
     pthread_mutex_t lock;
     pthread_cond_t wake, idle;
-    unsigned long round; /* of the current loop */
-    unsigned busy;       /* members still in the current loop */
-    bool closing;
+    _Atomic uint64_t state;
+    atomic_uint sleepers; /* members that sleep, or are about to */
+    atomic_bool waiting;  /* the caller sleeps, or is about to */
+    atomic_bool closing;
+    /* Of the loop: written while nobody is inside, read by who has joined. */
     ShoalPoolTask *task;
     void *context;
     size_t count;
     atomic_size_t next;
 };
+
+static inline void relax(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
 
 static void take_work(ShoalPool *pool, unsigned thread) {
     for (;;) {
@@ -37,25 +59,138 @@ static void take_work(ShoalPool *pool, unsigned thread) {
     }
 }
 
+/* ---- members ---- */
+
+static bool has_news(ShoalPool *pool, uint32_t seen) {
+    return NUMBER(atomic_load(&pool->state)) != seen || atomic_load(&pool->closing);
+}
+
+static bool spin_for_news(ShoalPool *pool, uint32_t seen) {
+    const unsigned spin_ns = atomic_load(&pool->spin_ns);
+    if (!spin_ns)
+        return has_news(pool, seen);
+    for (uint64_t start = shoal_clock_ns(); shoal_clock_ns() - start < spin_ns;) {
+        for (int i = 0; i < LOOKS_PER_CLOCK; i++) {
+            if (has_news(pool, seen))
+                return true;
+            relax();
+        }
+        /* The caller, or another program's thread, may be waiting for this very core. */
+        sched_yield();
+    }
+    return false;
+}
+
+/* Who begins a loop counts the sleepers after the state has changed; who goes to sleep is counted
+ * before it looks at the state for the last time. So one of the two sees the other. */
+static void wait_for_news(ShoalPool *pool, uint32_t seen) {
+    if (spin_for_news(pool, seen))
+        return;
+    pthread_mutex_lock(&pool->lock);
+    atomic_fetch_add(&pool->sleepers, 1);
+    while (!has_news(pool, seen))
+        pthread_cond_wait(&pool->wake, &pool->lock);
+    atomic_fetch_sub(&pool->sleepers, 1);
+    pthread_mutex_unlock(&pool->lock);
+}
+
+/* False when the loop is closed. *number: of the loop, in any case. */
+static bool join(ShoalPool *pool, uint32_t *number) {
+    uint64_t state = atomic_load(&pool->state);
+    for (;;) {
+        *number = NUMBER(state);
+        if (!(state & OPEN))
+            return false;
+        if (atomic_compare_exchange_weak(&pool->state, &state, state + 1))
+            return true;
+    }
+}
+
+static void leave(ShoalPool *pool) {
+    uint64_t state = atomic_fetch_sub(&pool->state, 1) - 1;
+    if ((state & (OPEN | INSIDE)) || !atomic_load(&pool->waiting))
+        return;
+    pthread_mutex_lock(&pool->lock);
+    pthread_cond_signal(&pool->idle);
+    pthread_mutex_unlock(&pool->lock);
+}
+
 static void *member_main(void *argument) {
     Member *self = argument;
     ShoalPool *pool = self->pool;
-    unsigned long seen = 0;
-    pthread_mutex_lock(&pool->lock);
+    uint32_t seen = 0;
     for (;;) {
-        while (!pool->closing && pool->round == seen)
-            pthread_cond_wait(&pool->wake, &pool->lock);
-        if (pool->closing)
-            break;
-        seen = pool->round;
-        pthread_mutex_unlock(&pool->lock);
-        take_work(pool, self->number);
-        pthread_mutex_lock(&pool->lock);
-        if (--pool->busy == 0)
-            pthread_cond_signal(&pool->idle);
+        wait_for_news(pool, seen);
+        if (atomic_load(&pool->closing))
+            return NULL;
+        if (join(pool, &seen)) {
+            take_work(pool, self->number);
+            leave(pool);
+        }
     }
+}
+
+/* ---- caller ---- */
+
+static void begin_loop(ShoalPool *pool) {
+    uint64_t number = (uint64_t)NUMBER(atomic_load(&pool->state)) + 1;
+    atomic_store(&pool->state, number << 32 | OPEN);
+    if (!atomic_load(&pool->sleepers))
+        return;
+    pthread_mutex_lock(&pool->lock);
+    pthread_cond_broadcast(&pool->wake);
     pthread_mutex_unlock(&pool->lock);
-    return NULL;
+}
+
+static bool is_empty(ShoalPool *pool) {
+    return !(atomic_load(&pool->state) & INSIDE);
+}
+
+static bool spin_until_empty(ShoalPool *pool) {
+    const unsigned spin_ns = atomic_load(&pool->spin_ns);
+    if (is_empty(pool) || !spin_ns)
+        return is_empty(pool);
+    for (uint64_t start = shoal_clock_ns(); shoal_clock_ns() - start < spin_ns;)
+        for (int i = 0; i < LOOKS_PER_CLOCK; i++) {
+            if (is_empty(pool))
+                return true;
+            relax();
+        }
+    return false;
+}
+
+static void end_loop(ShoalPool *pool) {
+    atomic_fetch_and(&pool->state, ~OPEN);
+    if (spin_until_empty(pool))
+        return;
+    pthread_mutex_lock(&pool->lock);
+    atomic_store(&pool->waiting, true);
+    while (!is_empty(pool))
+        pthread_cond_wait(&pool->idle, &pool->lock);
+    atomic_store(&pool->waiting, false);
+    pthread_mutex_unlock(&pool->lock);
+}
+
+void shoal_pool_run(ShoalPool *pool, size_t n, ShoalPoolTask *task, void *context) {
+    if (!pool || pool->threads == 1 || n <= 1) {
+        for (size_t i = 0; i < n; i++)
+            task(context, i, 0);
+        return;
+    }
+    pool->task = task;
+    pool->context = context;
+    pool->count = n;
+    atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
+    begin_loop(pool);
+    take_work(pool, 0);
+    end_loop(pool);
+}
+
+/* ---- life ---- */
+
+static unsigned usable_cores(void) {
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof set, &set) ? 1 : (unsigned)CPU_COUNT(&set);
 }
 
 ShoalPool *shoal_pool_create(unsigned threads) {
@@ -65,6 +200,7 @@ ShoalPool *shoal_pool_create(unsigned threads) {
     if (!pool)
         return NULL;
     pool->threads = threads;
+    atomic_init(&pool->spin_ns, threads <= usable_cores() ? SPIN_NS : 0);
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->wake, NULL);
     pthread_cond_init(&pool->idle, NULL);
@@ -87,7 +223,7 @@ void shoal_pool_destroy(ShoalPool *pool) {
     if (!pool)
         return;
     pthread_mutex_lock(&pool->lock);
-    pool->closing = true;
+    atomic_store(&pool->closing, true);
     pthread_cond_broadcast(&pool->wake);
     pthread_mutex_unlock(&pool->lock);
     for (unsigned i = 0; i < pool->started; i++)
@@ -99,28 +235,10 @@ void shoal_pool_destroy(ShoalPool *pool) {
     shoal_free(pool);
 }
 
-unsigned shoal_pool_threads(const ShoalPool *pool) {
-    return pool ? pool->threads : 1;
+void shoal_pool_set_spin(ShoalPool *pool, unsigned spin_ns) {
+    atomic_store(&pool->spin_ns, spin_ns);
 }
 
-void shoal_pool_run(ShoalPool *pool, size_t n, ShoalPoolTask *task, void *context) {
-    if (!pool || pool->threads == 1 || n <= 1) {
-        for (size_t i = 0; i < n; i++)
-            task(context, i, 0);
-        return;
-    }
-    pthread_mutex_lock(&pool->lock);
-    pool->task = task;
-    pool->context = context;
-    pool->count = n;
-    atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
-    pool->busy = pool->threads - 1;
-    pool->round++;
-    pthread_cond_broadcast(&pool->wake);
-    pthread_mutex_unlock(&pool->lock);
-    take_work(pool, 0);
-    pthread_mutex_lock(&pool->lock);
-    while (pool->busy)
-        pthread_cond_wait(&pool->idle, &pool->lock);
-    pthread_mutex_unlock(&pool->lock);
+unsigned shoal_pool_threads(const ShoalPool *pool) {
+    return pool ? pool->threads : 1;
 }

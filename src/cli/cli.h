@@ -19,8 +19,8 @@ typedef struct ShoalCommand {
 } ShoalCommand;
 
 extern const ShoalCommand shoal_command_train, shoal_command_worker, shoal_command_test,
-    shoal_command_time, shoal_command_convert_mnist_data, shoal_command_device_query,
-    shoal_command_version;
+    shoal_command_time, shoal_command_init, shoal_command_convert_mnist_data,
+    shoal_command_device_query, shoal_command_version;
 
 /* ---- flags.c ---- */
 
@@ -39,7 +39,21 @@ typedef struct ShoalFlag {
 #define SHOAL_FLAG_CPU(target)                                                                     \
     {                                                                                              \
         "cpu", SHOAL_FLAG_TEXT, target, "LEVEL",                                                   \
-            "level of the kernels: c, avx2, avx512\n(default: the best that this CPU has)"         \
+            "level of the kernels: c, avx2, avx512, neon\n(default: the best that this CPU has)"   \
+    }
+
+/* The flags of every command that computes, but for --threads; target: a ShoalEngineOptions. */
+#define SHOAL_FLAGS_ENGINE(target)                                                                 \
+    SHOAL_FLAG_CPU(&(target).cpu),                                                                 \
+        {"plan", SHOAL_FLAG_TEXT, &(target).plan, "PLAN",                                          \
+         "auto: fuse layers where it pays (default);\nfused: wherever it is possible; plain: "     \
+         "never"},                                                                                 \
+        {"winograd", SHOAL_FLAG_TEXT, &(target).winograd, "on|off",                                \
+         "3x3 convolutions by Winograd's transforms\n(default: on)"},                              \
+    {                                                                                              \
+        "recompute", SHOAL_FLAG_TEXT, &(target).recompute, "on|off",                               \
+            "keep less memory from forward to backward, and\nmake again what is quickly made "     \
+            "(default: off)"                                                                       \
     }
 
 typedef struct ShoalUsage {

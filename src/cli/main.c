@@ -5,13 +5,9 @@
 #include "cli/cli.h"
 
 static const ShoalCommand *const COMMANDS[] = {
-    &shoal_command_train,
-    &shoal_command_worker,
-    &shoal_command_test,
-    &shoal_command_time,
-    &shoal_command_convert_mnist_data,
-    &shoal_command_device_query,
-    &shoal_command_version,
+    &shoal_command_train,        &shoal_command_worker,  &shoal_command_test,
+    &shoal_command_time,         &shoal_command_init,    &shoal_command_convert_mnist_data,
+    &shoal_command_device_query, &shoal_command_version,
 };
 
 enum { N_COMMANDS = sizeof COMMANDS / sizeof COMMANDS[0] };
@@ -33,7 +29,7 @@ static void print_manual(FILE *to) {
         "             --iterations=100\n\n"
         "Environment:\n"
         "  SHOAL_TOKEN  the cluster's secret, where --token is not given\n"
-        "  SHOAL_CPU    level of the kernels (c, avx2, avx512) instead of the best one\n"
+        "  SHOAL_CPU    level of the kernels (c, avx2, avx512, neon) instead of the best one\n"
         "  NO_COLOR     no colours, even on a terminal\n\n"
         "Exit codes: 0 all went well, or stopped on request; 1 the run failed; 2 wrong\n"
         "usage.\n");

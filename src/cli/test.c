@@ -38,8 +38,8 @@ static int run(int argc, char **argv) {
         {"weights", SHOAL_FLAG_TEXT, &options.weights, "FILE[,FILE...]",
          "its weights, .caffemodel (required)"},
         {"iterations", SHOAL_FLAG_COUNT, &options.iterations, "N", "batches to test (default 50)"},
-        {"threads", SHOAL_FLAG_COUNT, &options.threads, "N", "threads (default: all cores)"},
-        SHOAL_FLAG_CPU(&options.cpu),
+        {"threads", SHOAL_FLAG_COUNT, &options.engine.threads, "N", "threads (default: all cores)"},
+        SHOAL_FLAGS_ENGINE(options.engine),
     };
     const ShoalUsage usage = {
         .command = "test",

@@ -53,9 +53,9 @@ static int run(int argc, char **argv) {
         {"token", SHOAL_FLAG_TEXT, &options.token, "TEXT",
          "the secret that workers must know, 16 characters or\nmore (default: SHOAL_TOKEN, else a "
          "new one)"},
-        {"threads", SHOAL_FLAG_COUNT, &options.threads, "N",
+        {"threads", SHOAL_FLAG_COUNT, &options.engine.threads, "N",
          "threads per process (default: all cores; with own\nworkers: its part of them)"},
-        SHOAL_FLAG_CPU(&options.cpu),
+        SHOAL_FLAGS_ENGINE(options.engine),
         {"check_interval", SHOAL_FLAG_COUNT, &options.hash_interval, "N",
          "compare the workers' weights every N iterations\n(default 100)"},
         {"heartbeat_timeout", SHOAL_FLAG_COUNT, &options.heartbeat_timeout_ms, "MS",

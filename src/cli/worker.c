@@ -22,8 +22,8 @@ static int run(int argc, char **argv) {
         {"token", SHOAL_FLAG_TEXT, &options.token, "TEXT",
          "the cluster's secret (default: SHOAL_TOKEN); other\nusers of this machine can see it on "
          "a command line"},
-        {"threads", SHOAL_FLAG_COUNT, &options.threads, "N", "threads (default: all cores)"},
-        SHOAL_FLAG_CPU(&options.cpu),
+        {"threads", SHOAL_FLAG_COUNT, &options.engine.threads, "N", "threads (default: all cores)"},
+        SHOAL_FLAGS_ENGINE(options.engine),
     };
     const ShoalUsage usage = {
         .command = "worker",

@@ -9,7 +9,7 @@
 
 #include "base/error.h"
 
-static const char *const level_names[SHOAL_CPU_LEVELS] = {"c", "avx2", "avx512"};
+static const char *const level_names[SHOAL_CPU_LEVELS] = {"c", "avx2", "avx512", "neon"};
 
 const char *shoal_cpu_level_name(ShoalCpuLevel level) {
     if ((int)level < 0 || (int)level >= SHOAL_CPU_LEVELS)
@@ -29,6 +29,10 @@ int shoal_cpu_level_usable(ShoalCpuLevel level) {
         return shoal_cpu_level_usable(SHOAL_CPU_AVX2) && __builtin_cpu_supports("avx512f") &&
                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512dq");
+#endif
+#if defined(__aarch64__)
+    case SHOAL_CPU_NEON: /* part of the base architecture */
+        return 1;
 #endif
     default:
         return 0;

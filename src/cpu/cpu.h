@@ -7,14 +7,15 @@
 /* What this machine's processor can do. */
 
 typedef enum ShoalCpuLevel {
-    SHOAL_CPU_C = 0, /* the reference: portable C */
-    SHOAL_CPU_AVX2,  /* x86-64 with AVX2 and FMA */
-    SHOAL_CPU_AVX512 /* x86-64 with AVX-512 F, VL, BW and DQ */
+    SHOAL_CPU_C = 0,  /* the reference: portable C */
+    SHOAL_CPU_AVX2,   /* x86-64 with AVX2 and FMA */
+    SHOAL_CPU_AVX512, /* x86-64 with AVX-512 F, VL, BW and DQ */
+    SHOAL_CPU_NEON    /* AArch64, Armv8.0-A on */
 } ShoalCpuLevel;
 
-enum { SHOAL_CPU_LEVELS = 3 };
+enum { SHOAL_CPU_LEVELS = 4 };
 
-/* "c", "avx2", "avx512"; static storage. */
+/* "c", "avx2", "avx512", "neon"; static storage. */
 const char *shoal_cpu_level_name(ShoalCpuLevel level);
 
 /* Whether this CPU (and its operating system: saved registers) runs a level. */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kernels/nchwc/engine.h"
+#include "kernels/range.h"
 #include "kernels/table.h"
 
 const ShoalKernels *shoal_kernels_for(ShoalCpuLevel level) {
@@ -18,6 +19,10 @@ const ShoalKernels *shoal_kernels_for(ShoalCpuLevel level) {
     case SHOAL_CPU_AVX512:
         return &shoal_kernels_avx512;
 #endif
+#if defined(__aarch64__)
+    case SHOAL_CPU_NEON:
+        return &shoal_kernels_neon;
+#endif
     default:
         return NULL;
     }
@@ -25,38 +30,6 @@ const ShoalKernels *shoal_kernels_for(ShoalCpuLevel level) {
 
 int shoal_nchwc_lanes(const ShoalKernels *kernels) {
     return kernels->nchwc ? (int)kernels->nchwc->lanes : 0;
-}
-
-/* Elements below which waking the other threads costs more than it brings, and the share that a
- * thread takes at a time. */
-enum { CHUNK = 16384 };
-
-typedef void RangeBody(const void *context, size_t begin, size_t end);
-
-typedef struct Range {
-    RangeBody *body;
-    const void *context;
-    size_t count, step;
-} Range;
-
-static void range_task(void *context, size_t index, unsigned thread) {
-    const Range *range = context;
-    size_t begin = index * range->step, left = range->count - begin;
-    (void)thread;
-    range->body(range->context, begin, begin + (left < range->step ? left : range->step));
-}
-
-/* body over [0, count), in parts of at least CHUNK elements where an item has item_size of them. */
-static void run_range(const ShoalCompute *compute, size_t count, size_t item_size, RangeBody *body,
-                      const void *context) {
-    size_t step = item_size >= CHUNK ? 1 : CHUNK / (item_size ? item_size : 1);
-    Range range = {body, context, count, step};
-    if (count <= step || shoal_pool_threads(compute->pool) == 1) {
-        if (count > 0)
-            body(context, 0, count);
-        return;
-    }
-    shoal_pool_run(compute->pool, (count - 1) / step + 1, range_task, &range);
 }
 
 /* --- GEMM and convolution ----------------------------------------------------------------- */

@@ -57,44 +57,51 @@ static void SHOAL_ISA(mul)(size_t n, const float *a, const float *b, float *y) {
         y[i] = a[i] * b[i];
 }
 
+/* T: the regularised gradient of element i. */
+#define SHOAL_UPDATE_LOOPS(T)                                                                      \
+    if (rule->nesterov) {                                                                          \
+        SHOAL_INDEPENDENT                                                                          \
+        for (size_t i = 0; i < n; i++) {                                                           \
+            float back = momentum * h[i];                                                          \
+            h[i] = back + rate * (T);                                                              \
+            w[i] -= over * h[i] - back;                                                            \
+        }                                                                                          \
+    } else {                                                                                       \
+        SHOAL_INDEPENDENT                                                                          \
+        for (size_t i = 0; i < n; i++) {                                                           \
+            h[i] = momentum * h[i] + rate * (T);                                                   \
+            w[i] -= h[i];                                                                          \
+        }                                                                                          \
+    }
+
 static void SHOAL_ISA(update_sgd)(const ShoalSgdRule *rule, size_t n, const float *g, float *h,
                                   float *w) {
     const float scale = rule->scale, rate = rule->rate, momentum = rule->momentum;
-    const float decay = rule->decay;
+    const float decay = rule->decay, over = 1 + momentum;
     if (decay == 0) { /* as Caffe: no term at all, so an infinite weight gives no NaN here */
-        SHOAL_INDEPENDENT
-        for (size_t i = 0; i < n; i++) {
-            h[i] = momentum * h[i] + rate * (g[i] * scale);
-            w[i] -= h[i];
-        }
+        SHOAL_UPDATE_LOOPS(g[i] * scale)
     } else if (rule->l1) {
-        SHOAL_INDEPENDENT
-        for (size_t i = 0; i < n; i++) {
-            float sign = (float)((w[i] > 0) - (w[i] < 0));
-            h[i] = momentum * h[i] + rate * (g[i] * scale + decay * sign);
-            w[i] -= h[i];
-        }
+        SHOAL_UPDATE_LOOPS(g[i] * scale + decay * (float)((w[i] > 0) - (w[i] < 0)))
     } else {
-        SHOAL_INDEPENDENT
-        for (size_t i = 0; i < n; i++) {
-            h[i] = momentum * h[i] + rate * (g[i] * scale + decay * w[i]);
-            w[i] -= h[i];
-        }
+        SHOAL_UPDATE_LOOPS(g[i] * scale + decay * w[i])
     }
 }
+#undef SHOAL_UPDATE_LOOPS
 
-/* Defines the sum of TERM over the elements; `value` in TERM is the element as a double. */
-#define SHOAL_DEFINE_SUM(name, TERM)                                                               \
-    static double SHOAL_ISA(name)(size_t n, const float *x) {                                      \
+/* Defines the sum of TERM over the elements of x; in TERM `value` is x[at] as a double. */
+#define SHOAL_DEFINE_SUM(name, PARAMETERS, TERM)                                                   \
+    static double SHOAL_ISA(name) PARAMETERS {                                                     \
         double lane[SUM_LANES] = {0};                                                              \
         size_t i = 0;                                                                              \
         for (; i + SUM_LANES <= n; i += SUM_LANES)                                                 \
             for (int j = 0; j < SUM_LANES; j++) {                                                  \
-                double value = (double)x[i + (size_t)j];                                           \
+                size_t at = i + (size_t)j;                                                         \
+                double value = (double)x[at];                                                      \
                 lane[j] += TERM;                                                                   \
             }                                                                                      \
         for (int j = 0; i < n; i++, j++) {                                                         \
-            double value = (double)x[i];                                                           \
+            size_t at = i;                                                                         \
+            double value = (double)x[at];                                                          \
             lane[j] += TERM;                                                                       \
         }                                                                                          \
         for (int half = SUM_LANES / 2; half > 0; half /= 2)                                        \
@@ -102,10 +109,31 @@ static void SHOAL_ISA(update_sgd)(const ShoalSgdRule *rule, size_t n, const floa
                 lane[j] += lane[j + half];                                                         \
         return lane[0];                                                                            \
     }
-SHOAL_DEFINE_SUM(sumsq, value *value)
-SHOAL_DEFINE_SUM(sum, value)
-SHOAL_DEFINE_SUM(asum, fabs(value))
+SHOAL_DEFINE_SUM(sumsq, (size_t n, const float *x), value *value)
+SHOAL_DEFINE_SUM(sum, (size_t n, const float *x), value)
+SHOAL_DEFINE_SUM(asum, (size_t n, const float *x), fabs(value))
+SHOAL_DEFINE_SUM(dot, (size_t n, const float *x, const float *y), value *(double)y[at])
+SHOAL_DEFINE_SUM(spread, (size_t n, double mean, const float *x), (value - mean) * (value - mean))
 #undef SHOAL_DEFINE_SUM
+
+static void SHOAL_ISA(affine)(size_t n, float factor, float shift, const float *x, float *y) {
+    SHOAL_INDEPENDENT
+    for (size_t i = 0; i < n; i++)
+        y[i] = factor * x[i] + shift;
+}
+
+static void SHOAL_ISA(normalize)(size_t n, float mean, float inverse, const float *x, float *y) {
+    SHOAL_INDEPENDENT
+    for (size_t i = 0; i < n; i++)
+        y[i] = (x[i] - mean) * inverse;
+}
+
+static void SHOAL_ISA(normalize_bwd)(size_t n, float mean_dy, float mean_dot, float inverse,
+                                     const float *y, const float *dy, float *dx) {
+    SHOAL_INDEPENDENT
+    for (size_t i = 0; i < n; i++)
+        dx[i] = (dy[i] - mean_dy - mean_dot * y[i]) * inverse;
+}
 
 static void SHOAL_ISA(bias_add)(size_t rows, size_t cols, const float *bias, float *x) {
     for (size_t r = 0; r < rows; r++)
@@ -127,9 +155,16 @@ static void SHOAL_ISA(bias_grad)(size_t rows, size_t cols, size_t stride, const 
     }
 }
 
+#include "kernels/lrn_tmpl.h"
+
 /* The initialisers of these entries in a level's table. */
 #define SHOAL_ELEMENTWISE_ENTRIES                                                                  \
     .relu_fwd = SHOAL_ISA(relu_fwd), .relu_bwd = SHOAL_ISA(relu_bwd), .axpy = SHOAL_ISA(axpy),     \
     .scale = SHOAL_ISA(scale), .add = SHOAL_ISA(add), .mul = SHOAL_ISA(mul),                       \
     .update_sgd = SHOAL_ISA(update_sgd), .sumsq = SHOAL_ISA(sumsq), .sum = SHOAL_ISA(sum),         \
-    .asum = SHOAL_ISA(asum), .bias_add = SHOAL_ISA(bias_add), .bias_grad = SHOAL_ISA(bias_grad)
+    .asum = SHOAL_ISA(asum), .dot = SHOAL_ISA(dot), .spread = SHOAL_ISA(spread),                   \
+    .affine = SHOAL_ISA(affine), .normalize = SHOAL_ISA(normalize),                                \
+    .normalize_bwd = SHOAL_ISA(normalize_bwd), .bias_add = SHOAL_ISA(bias_add),                    \
+    .bias_grad = SHOAL_ISA(bias_grad), .lrn_square = SHOAL_ISA(lrn_square),                        \
+    .lrn_fwd = SHOAL_ISA(lrn_fwd), .lrn_ratio = SHOAL_ISA(lrn_ratio),                              \
+    .lrn_bwd = SHOAL_ISA(lrn_bwd)

@@ -122,13 +122,58 @@ void shoal_bias_grad(const ShoalCompute *compute, size_t rows, size_t cols, cons
  * then h = momentum*h + rate*g, w -= h. g gets the gradient scale and weight decay on the way:
  *   t = g*scale; L2: t += decay*w; L1: t += decay*sign(w), sign(0) = 0
  *   h = momentum*h + rate*t; w -= h
+ * or, nesterov (Caffe: NesterovSolver): w -= (1 + momentum) * h - momentum * (h before).
  * One rounding per written operation, no contraction: every level gives the same bits, so mixed
  * clusters stay identical. */
 typedef struct ShoalSgdRule {
     float scale, rate, momentum, decay;
-    bool l1;
+    bool l1, nesterov;
 } ShoalSgdRule;
 void shoal_update_sgd(const ShoalCompute *compute, const ShoalSgdRule *rule, size_t n,
                       const float *g, float *h, float *w);
+
+/* A tensor [outer][channels][inner] with a value per channel: NCHW with outer N, inner H * W. */
+typedef struct ShoalChannelShape {
+    size_t outer, channels, inner;
+} ShoalChannelShape;
+
+/* mean[c], variance[c] (biased) of x over outer and inner; double accumulation, the variance about
+ * the mean. Of nothing, both are 0. The same bits at every level. */
+void shoal_channel_moments(const ShoalCompute *compute, const ShoalChannelShape *shape,
+                           const float *x, float *mean, float *variance);
+/* y = factor[c] * x + shift[c]; shift NULL: none; y == x allowed. */
+void shoal_channel_affine(const ShoalCompute *compute, const ShoalChannelShape *shape,
+                          const float *x, const float *factor, const float *shift, float *y);
+/* sums[c] += sum over outer and inner of dy * x; x NULL: of dy. */
+void shoal_channel_sums(const ShoalCompute *compute, const ShoalChannelShape *shape, const float *x,
+                        const float *dy, float *sums);
+/* y = (x - mean[c]) * inverse[c]; y == x allowed. */
+void shoal_batch_norm_fwd(const ShoalCompute *compute, const ShoalChannelShape *shape,
+                          const float *x, const float *mean, const float *inverse, float *y);
+/* The gradient through shoal_batch_norm_fwd when mean and inverse = (variance + eps)^-1/2 are those
+ * of x itself; y is its result, means are over outer and inner; dx == dy allowed:
+ *   dx = (dy - mean(dy) - y * mean(dy * y)) * inverse[c]
+ * Ioffe and Szegedy: Batch Normalization (2015), section 3; Caffe: BatchNormLayer. */
+void shoal_batch_norm_bwd(const ShoalCompute *compute, const ShoalChannelShape *shape,
+                          const float *y, const float *dy, const float *inverse, float *dx);
+
+/* Local response normalisation of [batch][channels][height][width] (Krizhevsky et al.: ImageNet
+ * Classification with Deep Convolutional Neural Networks (2012), section 3.3; Caffe: LRNLayer):
+ *   s = k + alpha * sum of x^2 over the window, y = x * s^-beta
+ * The window is `size` (odd) channels or, `within` a channel, size x size pixels around the place;
+ * out of range x reads as 0. alpha is per element: Caffe divides its own by the window's size. */
+typedef struct ShoalLrnShape {
+    size_t batch, channels, height, width;
+    size_t size;
+    bool within;
+    float alpha, beta, k;
+} ShoalLrnShape;
+/* Overwrites s and y (as large as x, no aliasing). */
+void shoal_lrn_fwd(const ShoalCompute *compute, const ShoalLrnShape *shape, const float *x,
+                   float *s, float *y);
+/* Overwrites dx; scratch is as large as x; no aliasing.
+ *   dx = dy * s^-beta - 2 * alpha * beta * x * sum over the window of dy * y / s */
+void shoal_lrn_bwd(const ShoalCompute *compute, const ShoalLrnShape *shape, const float *x,
+                   const float *s, const float *dy, float *scratch, float *dx);
 
 #endif

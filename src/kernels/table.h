@@ -4,7 +4,7 @@
 
 #include "kernels/kernels.h"
 
-/* The dispatch table: one static constant per level (c/table.c, avx2/table.c, avx512/table.c).
+/* The dispatch table: one static constant per level (table.c of c/, avx2/, avx512/, neon/).
  * Entries fall into two kinds. Whole operations take the ShoalCompute and share the work out
  * themselves. Pieces run in the calling thread on a part of the work; dispatch.c splits and calls
  * them, so that the split is the same at every level. */
@@ -50,6 +50,19 @@ struct ShoalKernels {
     double (*sumsq)(size_t n, const float *x);
     double (*sum)(size_t n, const float *x);
     double (*asum)(size_t n, const float *x);
+    double (*dot)(size_t n, const float *x, const float *y);
+    double (*spread)(size_t n, double mean, const float *x); /* sum of (x - mean)^2 */
+    void (*affine)(size_t n, float factor, float shift, const float *x, float *y);
+    void (*normalize)(size_t n, float mean, float inverse, const float *x, float *y);
+    void (*normalize_bwd)(size_t n, float mean_dy, float mean_dot, float inverse, const float *y,
+                          const float *dy, float *dx);
+    /* Pieces of lrn.c: see lrn_tmpl.h. */
+    void (*lrn_square)(size_t n, float factor, const float *x, float *s);
+    void (*lrn_fwd)(size_t n, float beta, const float *x, const float *s, float *y);
+    void (*lrn_ratio)(size_t n, float beta, const float *x, const float *s, const float *dy,
+                      float *r);
+    void (*lrn_bwd)(size_t n, float beta, float factor, const float *x, const float *s,
+                    const float *dy, const float *t, float *dx);
     /* Pieces: some rows; some columns of rows that are `stride` apart. */
     void (*bias_add)(size_t rows, size_t cols, const float *bias, float *x);
     void (*bias_grad)(size_t rows, size_t cols, size_t stride, const float *dy, float *db);
@@ -59,6 +72,9 @@ extern const ShoalKernels shoal_kernels_c;
 #if defined(__x86_64__)
 extern const ShoalKernels shoal_kernels_avx2;
 extern const ShoalKernels shoal_kernels_avx512;
+#endif
+#if defined(__aarch64__)
+extern const ShoalKernels shoal_kernels_neon;
 #endif
 
 #endif

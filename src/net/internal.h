@@ -6,7 +6,8 @@
 #include "net/net.h"
 
 /* What the files of this folder know of a net. In order of creation: wire.c (layers and blobs),
- * params.c (weights), gradients.c (who needs a backward pass), memory.c (lifetimes and places). */
+ * params.c (weights), gradients.c (who needs a backward pass), units.c (what is done at once),
+ * memory.c (lifetimes and places). */
 
 typedef struct ShoalNetBlob {
     ShoalBlob blob; /* first: a ShoalBlob * of the net is a ShoalNetBlob * */
@@ -19,6 +20,7 @@ typedef struct ShoalNetBlob {
     int diff_writers;                     /* bottoms that write its diff in backward */
     float loss_weight;                    /* of the loss top that this blob is */
     int data_item, diff_item;             /* places in the memory plan; -1: none */
+    int value; /* units.c: the blocked value of its newest version; -1: it is plain */
 } ShoalNetBlob;
 
 struct ShoalNet {
@@ -38,7 +40,21 @@ struct ShoalNet {
     ShoalParam **owners; /* parameters with memory of their own */
     int n_owners;
     float *param_data, *param_gradients;
-    size_t data_count, gradient_count;
+    size_t data_count, gradient_count, statistic_count;
+    bool moves_statistics; /* a forward pass does, here or in the net of weights_of */
+
+    /* What is executed: units.h. */
+    const ShoalKernels *kernels; /* NULL: each layer is a unit */
+    bool fuse_all, winograd;
+    int lanes;
+    struct ShoalUnit *units;
+    struct ShoalValue *values;
+    int n_units, n_values;
+    bool recompute;           /* drop what is quickly made again */
+    struct ShoalAgain *again; /* in the order in which backward comes to them */
+    int n_again, next_again;
+    int *layer_unit;  /* per layer: the unit that does it */
+    int *layer_units; /* per layer: the first of the units made for it; one more at the end */
 
     struct ShoalPlanItem *items;
     int n_items;

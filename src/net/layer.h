@@ -18,7 +18,8 @@ typedef struct ShoalParam {
     ShoalBlob blob;                       /* diff is NULL when !learns */
     const Caffe__FillerParameter *filler; /* NULL: all zero */
     float lr_mult, decay_mult;
-    bool learns; /* lr_mult != 0: it gets a gradient */
+    bool learns;    /* lr_mult != 0: it gets a gradient */
+    bool statistic; /* moved by forward passes: each replica has its share's until they average */
     struct ShoalParam
         *owner; /* the parameter whose memory this one shares by name; itself if none */
     ShoalLayer *layer;
@@ -106,6 +107,12 @@ struct ShoalLayer {
  * `param { }` number index). The filler is read later and must live as long as the layer. */
 ShoalStatus shoal_layer_add_param(ShoalLayer *layer, int axes, const int *shape,
                                   const Caffe__FillerParameter *filler, ShoalError *err);
+
+/* The same for a weight that the layer's forward pass computes and no gradient changes (`moves`: in
+ * this phase it does). As Caffe, it gets a `param { lr_mult: 0 }` where the prototxt has none;
+ * SHOAL_ERR_MODEL where that has another lr_mult. */
+ShoalStatus shoal_layer_add_statistic(ShoalLayer *layer, int axes, const int *shape, bool moves,
+                                      ShoalError *err);
 
 /* The class for a type name, or NULL; and the n-th row of the table, NULL past its end. */
 const ShoalLayerClass *shoal_layer_class_find(const char *type);

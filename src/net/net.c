@@ -3,7 +3,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
-#include "net/internal.h"
+#include "net/units.h"
 
 /* Creation, destruction and the small questions; the rest is in the files that internal.h lists. */
 
@@ -23,6 +23,10 @@ ShoalStatus shoal_net_create(const ShoalCaffeNet *model, const ShoalNetOptions *
     net->keep_all = options->keep_all;
     net->force_backward = param->has_force_backward && param->force_backward;
     net->weights_of = options->weights_of;
+    net->kernels = options->keep_all ? NULL : options->kernels;
+    net->fuse_all = options->fuse_all;
+    net->winograd = !options->no_winograd;
+    net->recompute = options->recompute;
     net->name = shoal_strdup(param->name ? param->name : "");
     ShoalStatus status = net->name ? SHOAL_OK : shoal_error_memory(err, "a net", 1);
     if (!status)
@@ -37,6 +41,8 @@ ShoalStatus shoal_net_create(const ShoalCaffeNet *model, const ShoalNetOptions *
         status = shoal_net_collect_params(net, err);
         if (!status)
             status = shoal_net_find_gradients(net, err);
+        if (!status)
+            status = shoal_units_plan(net, err);
         if (!status)
             status = shoal_net_plan_memory(net, err);
         shoal_error_prefix(err, "%s", model->file);
@@ -71,6 +77,7 @@ void shoal_net_destroy(ShoalNet *net) {
         shoal_free(net->blobs[i]->name);
         shoal_free(net->blobs[i]);
     }
+    shoal_units_destroy(net);
     shoal_graph_close(&net->graph);
     shoal_free(net->layers);
     shoal_free(net->blobs);
@@ -115,6 +122,10 @@ int shoal_net_layers(const ShoalNet *net) {
 
 ShoalLayer *shoal_net_layer(const ShoalNet *net, int n) {
     return &net->layers[n];
+}
+
+int shoal_net_layer_unit(const ShoalNet *net, int n) {
+    return net->units[net->layer_unit[n]].layer;
 }
 
 int shoal_net_outputs(const ShoalNet *net) {

@@ -18,8 +18,13 @@ typedef struct ShoalNetOptions {
     int capacity;                 /* largest share, in samples; 0: the whole batch */
     int threads;                  /* for workspace sizes; 0 counts as 1 */
     uint64_t seed;
-    bool backward;        /* plan for backward passes */
-    bool keep_all;        /* no two blobs share memory: every blob can be looked at afterwards */
+    bool backward; /* plan for backward passes */
+    bool keep_all; /* no two blobs share memory: every blob can be looked at afterwards */
+    const ShoalKernels *kernels; /* fuse layers for these, where they have channel-blocked tensors
+                                    and it pays; NULL: every layer by itself (so with keep_all) */
+    bool fuse_all;               /* wherever it is possible, paying or not */
+    bool recompute;              /* less memory: backward makes again what is quickly made */
+    bool no_winograd;            /* 3x3 convolutions without transforms, for their rounding */
     ShoalNet *weights_of; /* use this net's parameters by name (a test net); NULL: own ones */
     ShoalSourceShape *source_shape; /* shapes of Data records; NULL: a net with Data is refused */
     void *source_context;
@@ -84,19 +89,22 @@ typedef void ShoalGradientReady(void *context, const ShoalParam *param);
 void shoal_net_backward(ShoalNet *net, const ShoalCompute *compute, float weight,
                         ShoalGradientReady *ready, void *context);
 
-/* Times of single layers, for `shoal time`. */
+/* Times of single layers, for `shoal time`. What is fused is done, and counted, with the first
+ * layer of its unit. */
 ShoalStatus shoal_net_forward_layer(ShoalNet *net, int layer, const ShoalCompute *compute,
                                     ShoalError *err);
 void shoal_net_backward_layer(ShoalNet *net, int layer, const ShoalCompute *compute);
 /* Puts weight * loss_weight into the diffs of the loss tops (what backward begins with). */
 void shoal_net_seed_gradient(ShoalNet *net, float weight);
 
-/* All learnable parameters (owners only; lr_mult != 0 first), in one block each for data and
- * gradients. The first `gradient_count` values of data belong to the gradients; what follows has
- * lr_mult 0. Padding between parameters is 0 and stays 0. */
+/* All parameters (owners only), in one block each for data and gradients. The first
+ * `gradient_count` values of data belong to the gradients; what follows has lr_mult 0, at its end
+ * the `statistic_count` values that forward passes move (ShoalParam.statistic), if any, with one
+ * line of padding after them. Padding is 0 and stays 0. */
 typedef struct ShoalNetParams {
     float *data, *gradients;
-    size_t data_count, gradient_count;
+    size_t data_count, gradient_count, statistic_count;
+    bool moves_statistics;    /* forward passes of this net move some, its own or weights_of's */
     ShoalParam *const *items; /* owners, in the order of the net's layers (as Caffe's history) */
     int count;
 } ShoalNetParams;
@@ -107,6 +115,8 @@ int shoal_net_batch(const ShoalNet *net); /* the global batch; 1 when nothing ha
 int shoal_net_capacity(const ShoalNet *net);
 int shoal_net_layers(const ShoalNet *net);
 ShoalLayer *shoal_net_layer(const ShoalNet *net, int n);
+/* The layer that layer n is done together with: the first of its unit; n itself for that one. */
+int shoal_net_layer_unit(const ShoalNet *net, int n);
 /* The output blobs (that no layer consumes), sorted by name as Caffe does. */
 int shoal_net_outputs(const ShoalNet *net);
 const ShoalBlob *shoal_net_output(const ShoalNet *net, int n);

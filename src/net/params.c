@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -37,6 +38,44 @@ ShoalStatus shoal_layer_add_param(ShoalLayer *layer, int axes, const int *shape,
     param->index = index;
     param->blob.name = layer->param->name;
     return shoal_blob_reshape(&param->blob, axes, shape, err);
+}
+
+static ShoalStatus append_fixed_spec(ShoalLayer *layer, ShoalError *err) {
+    /* Stored, not only meant: Caffe writes it into the caffemodel too. */
+    Caffe__LayerParameter *param = (Caffe__LayerParameter *)layer->param;
+    Caffe__ParamSpec *spec = malloc(sizeof *spec);
+    Caffe__ParamSpec **specs = realloc(param->param, (param->n_param + 1) * sizeof *specs);
+    if (specs)
+        param->param = specs;
+    if (!spec || !specs) {
+        free(spec);
+        return shoal_error_memory(err, "a parameter", sizeof *spec);
+    }
+    caffe__param_spec__init(spec);
+    spec->has_lr_mult = 1;
+    spec->lr_mult = 0;
+    param->param[param->n_param++] = spec;
+    return SHOAL_OK;
+}
+
+ShoalStatus shoal_layer_add_statistic(ShoalLayer *layer, int axes, const int *shape, bool moves,
+                                      ShoalError *err) {
+    size_t index = (size_t)layer->n_params;
+    ShoalStatus status = SHOAL_OK;
+    if (layer->param->n_param == index)
+        status = append_fixed_spec(layer, err);
+    else if (layer->param->param[index]->lr_mult != 0)
+        status =
+            shoal_error_set(err, SHOAL_ERR_MODEL,
+                            "layer '%s': param %zu has lr_mult %g, but the weights of this "
+                            "layer are statistics that do not learn; expected lr_mult: 0 or "
+                            "no param",
+                            layer->param->name, index, (double)layer->param->param[index]->lr_mult);
+    if (!status)
+        status = shoal_layer_add_param(layer, axes, shape, NULL, err);
+    if (!status)
+        layer->params[index]->statistic = moves;
+    return status;
 }
 
 static ShoalParam *find_named(const ShoalNet *net, const ShoalParam *until) {
@@ -126,34 +165,44 @@ static ShoalStatus link_param(const ShoalNet *net, ShoalParam *param, ShoalError
     return SHOAL_OK;
 }
 
-/* Gives memory to the owners: those that learn first, so that all gradients are one block. */
+/* The order in memory: what learns first, so that all gradients are one block; statistics last, so
+ * that they are one too. */
+enum { LEARNING, FIXED, STATISTICS, PLACES };
+
+static int place_of(const ShoalParam *param) {
+    return param->learns ? LEARNING : param->statistic ? STATISTICS : FIXED;
+}
+
+static size_t padded_count(const ShoalParam *param) {
+    size_t values = param->blob.count + PARAM_ALIGN_FLOATS - 1;
+    return values / PARAM_ALIGN_FLOATS * PARAM_ALIGN_FLOATS;
+}
+
+/* Gives memory to the owners. */
 static ShoalStatus allocate(ShoalNet *net, ShoalError *err) {
-    size_t count = 0;
-    for (int pass = 0; pass < 2; pass++) {
-        for (int i = 0; i < net->n_owners; i++)
-            if (net->owners[i]->learns == (pass == 0)) {
-                size_t values = net->owners[i]->blob.count + PARAM_ALIGN_FLOATS - 1;
-                count += values / PARAM_ALIGN_FLOATS * PARAM_ALIGN_FLOATS;
-            }
-        if (pass == 0)
-            net->gradient_count = count;
-    }
+    size_t counts[PLACES] = {0};
+    for (int i = 0; i < net->n_owners; i++)
+        counts[place_of(net->owners[i])] += padded_count(net->owners[i]);
+    if (counts[STATISTICS])
+        counts[STATISTICS] += PARAM_ALIGN_FLOATS;
+    size_t count = counts[LEARNING] + counts[FIXED] + counts[STATISTICS];
+    net->gradient_count = counts[LEARNING];
+    net->statistic_count = counts[STATISTICS];
     net->data_count = count;
     net->param_data = shoal_calloc(count, sizeof(float));
     net->param_gradients = shoal_calloc(net->backward ? net->gradient_count : 0, sizeof(float));
     if (!net->param_data || !net->param_gradients)
         return shoal_error_memory(err, "the weights", 2 * count * sizeof(float));
     size_t at = 0;
-    for (int pass = 0; pass < 2; pass++)
+    for (int place = 0; place < PLACES; place++)
         for (int i = 0; i < net->n_owners; i++) {
             ShoalParam *param = net->owners[i];
-            if (param->learns != (pass == 0))
+            if (place_of(param) != place)
                 continue;
             param->blob.data = net->param_data + at;
             if (param->learns && net->backward)
                 param->blob.diff = net->param_gradients + at;
-            size_t values = param->blob.count + PARAM_ALIGN_FLOATS - 1;
-            at += values / PARAM_ALIGN_FLOATS * PARAM_ALIGN_FLOATS;
+            at += padded_count(param);
         }
     return SHOAL_OK;
 }
@@ -173,6 +222,9 @@ ShoalStatus shoal_net_collect_params(ShoalNet *net, ShoalError *err) {
                 return status;
             if (param->owner == param)
                 net->owners[net->n_owners++] = param;
+            else if (param->owner->layer->context == &net->context)
+                param->owner->statistic |= param->statistic;
+            net->moves_statistics |= param->statistic;
         }
     for (int i = 0; i < net->n_owners; i++)
         net->owners[i]->learns = net->owners[i]->lr_mult != 0;
@@ -207,6 +259,8 @@ ShoalNetParams shoal_net_params(const ShoalNet *net) {
                             .gradients = net->param_gradients,
                             .data_count = net->data_count,
                             .gradient_count = net->gradient_count,
+                            .statistic_count = net->statistic_count,
+                            .moves_statistics = net->moves_statistics,
                             .items = net->owners,
                             .count = net->n_owners};
 }

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "net/internal.h"
 #include "net/plan.h"
+#include "net/units.h"
 
 /* Execution of a planned net. */
 
@@ -11,7 +12,7 @@ static void *private_memory(const ShoalNet *net, int item, void *arena) {
     return net->items[item].last < 0 ? NULL : (unsigned char *)arena + net->items[item].offset;
 }
 
-ShoalStatus shoal_net_forward_layer(ShoalNet *net, int number, const ShoalCompute *compute,
+ShoalStatus shoal_layer_run_forward(ShoalNet *net, int number, const ShoalCompute *compute,
                                     ShoalError *err) {
     ShoalLayer *layer = &net->layers[number];
     if (layer->class->flags & SHOAL_LAYER_SHARES_DATA)
@@ -20,6 +21,14 @@ ShoalStatus shoal_net_forward_layer(ShoalNet *net, int number, const ShoalComput
     layer->scratch = private_memory(net, net->layer_items[3 * number], net->arena);
     layer->saved = private_memory(net, net->layer_items[3 * number + 2], net->arena);
     return layer->class->forward ? layer->class->forward(layer, compute, err) : SHOAL_OK;
+}
+
+ShoalStatus shoal_net_forward_layer(ShoalNet *net, int number, const ShoalCompute *compute,
+                                    ShoalError *err) {
+    ShoalStatus status = SHOAL_OK;
+    for (int u = net->layer_units[number]; u < net->layer_units[number + 1] && !status; u++)
+        status = shoal_unit_forward(net, u, compute, err);
+    return status;
 }
 
 ShoalStatus shoal_net_forward(ShoalNet *net, const ShoalCompute *compute, float *loss,
@@ -62,7 +71,7 @@ static void clear_unwritten(const ShoalLayer *layer) {
     }
 }
 
-void shoal_net_backward_layer(ShoalNet *net, int number, const ShoalCompute *compute) {
+void shoal_layer_run_backward(ShoalNet *net, int number, const ShoalCompute *compute) {
     ShoalLayer *layer = &net->layers[number];
     if (!layer->needs_backward || !layer->class->backward)
         return;
@@ -71,15 +80,27 @@ void shoal_net_backward_layer(ShoalNet *net, int number, const ShoalCompute *com
     layer->class->backward(layer, compute);
 }
 
+void shoal_net_backward_layer(ShoalNet *net, int number, const ShoalCompute *compute) {
+    for (int u = net->layer_units[number + 1] - 1; u >= net->layer_units[number]; u--)
+        shoal_unit_backward(net, u, compute);
+}
+
+/* A shared parameter is complete only at its first layer, which owns it. */
+static void tell_ready(const ShoalNet *net, int unit, ShoalGradientReady *ready, void *context) {
+    for (int i = net->n_layers - 1; i >= 0; i--) {
+        const ShoalLayer *layer = &net->layers[i];
+        for (int j = layer->n_params - 1; net->layer_unit[i] == unit && j >= 0; j--)
+            if (layer->params[j]->owner == layer->params[j] && layer->params[j]->learns)
+                ready(context, layer->params[j]);
+    }
+}
+
 void shoal_net_backward(ShoalNet *net, const ShoalCompute *compute, float weight,
                         ShoalGradientReady *ready, void *context) {
     shoal_net_seed_gradient(net, weight);
-    for (int i = net->n_layers - 1; i >= 0; i--) {
-        shoal_net_backward_layer(net, i, compute);
-        const ShoalLayer *layer = &net->layers[i];
-        /* A shared parameter is complete only at its first layer, which owns it. */
-        for (int j = layer->n_params - 1; ready && j >= 0; j--)
-            if (layer->params[j]->owner == layer->params[j] && layer->params[j]->learns)
-                ready(context, layer->params[j]);
+    for (int u = net->n_units - 1; u >= 0; u--) {
+        shoal_unit_backward(net, u, compute);
+        if (ready)
+            tell_ready(net, u, ready, context);
     }
 }

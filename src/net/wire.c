@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
-#include "net/internal.h"
+#include "net/units.h"
 
 /* Layers and blobs of a net (BVLC Caffe: Net::Init, AppendBottom, AppendTop). */
 
@@ -308,5 +308,6 @@ ShoalStatus shoal_net_set_share(ShoalNet *net, int samples, uint64_t first_sampl
                                    "blob '%s' grows when the batch shrinks: this net cannot be "
                                    "shared out",
                                    net->blobs[i]->name);
+    shoal_units_reshape(net);
     return SHOAL_OK;
 }

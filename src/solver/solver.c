@@ -14,19 +14,30 @@ struct ShoalSolver {
     ShoalNet *net;
     ShoalNetParams params;
     float *history; /* as params.data */
-    bool l1;
+    bool l1, nesterov;
 };
 
 static ShoalStatus check_type(const Caffe__SolverParameter *param, ShoalError *err) {
     const char *type = param->type && param->type[0] ? param->type : "SGD";
-    static const char *const LATER[] = {"Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam"};
-    if (!strcmp(type, "SGD"))
+    static const char *const LATER[] = {"AdaGrad", "RMSProp", "AdaDelta", "Adam"};
+    bool nesterov = !strcmp(type, "Nesterov");
+    if (nesterov && param->snapshot_diff)
+        return shoal_error_set(
+            err, SHOAL_ERR_UNSUPPORTED,
+            "snapshot_diff with solver type \"Nesterov\" is not in this version; "
+            "it is with \"SGD\"");
+    if (nesterov || !strcmp(type, "SGD"))
         return SHOAL_OK;
     for (size_t i = 0; i < sizeof LATER / sizeof LATER[0]; i++)
         if (!strcmp(type, LATER[i]))
-            return shoal_error_set(err, SHOAL_ERR_UNSUPPORTED,
-                                   "solver type \"%s\" is not in this version; \"SGD\" is", type);
-    return shoal_error_set(err, SHOAL_ERR_MODEL, "solver type \"%s\" is unknown; use \"SGD\"",
+            return shoal_error_set(
+                err, SHOAL_ERR_UNSUPPORTED,
+                "solver type \"%s\" is not in this version; \"SGD\" and \"Nesterov\" "
+                "are",
+                type);
+    return shoal_error_set(err, SHOAL_ERR_MODEL,
+                           "solver type \"%s\" is unknown; use \"SGD\" or "
+                           "\"Nesterov\"",
                            type);
 }
 
@@ -102,6 +113,7 @@ ShoalStatus shoal_solver_create(const Caffe__SolverParameter *param, ShoalNet *n
     solver->param = param;
     solver->net = net;
     solver->params = shoal_net_params(net);
+    solver->nesterov = param->type && !strcmp(param->type, "Nesterov");
     solver->l1 = param->regularization_type && !strcmp(param->regularization_type, "L1");
     solver->history = shoal_calloc(solver->params.data_count, sizeof(float));
     if (!solver->history) {
@@ -150,7 +162,8 @@ void shoal_solver_update(ShoalSolver *solver, const ShoalCompute *compute, float
                              .rate = rate * param->lr_mult,
                              .momentum = p->momentum,
                              .decay = p->weight_decay * param->decay_mult,
-                             .l1 = solver->l1};
+                             .l1 = solver->l1,
+                             .nesterov = solver->nesterov};
         float *history = solver->history + (param->blob.data - solver->params.data);
         shoal_update_sgd(compute, &rule, param->blob.count, param->blob.diff, history,
                          param->blob.data);

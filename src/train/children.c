@@ -56,18 +56,34 @@ static const char *own_program(char *path, size_t size) {
     return path;
 }
 
+enum { ENGINE_FLAGS = 4 };
+
+/* --cpu, --plan and the like, as far as they were given, to argv (NULL at the end). */
+static void add_engine_flags(const ShoalEngineOptions *engine, char flags[ENGINE_FLAGS][64],
+                             char **argv) {
+    const char *const names[] = {"cpu", "plan", "winograd", "recompute"};
+    const char *const values[] = {engine->cpu, engine->plan, engine->winograd, engine->recompute};
+    for (int i = 0; i < ENGINE_FLAGS; i++) {
+        if (!values[i])
+            continue;
+        snprintf(flags[i], sizeof flags[i], "--%s=%s", names[i], values[i]);
+        *argv++ = flags[i];
+    }
+    *argv = NULL;
+}
+
 ShoalStatus shoal_children_start(const char *program, int count, const char *join,
-                                 const char *token, int threads, const char *cpu,
+                                 const char *token, int threads, const ShoalEngineOptions *engine,
                                  ShoalChildren *children, ShoalError *err) {
-    char path[4096], join_flag[128], threads_flag[32], cpu_flag[64], token_entry[4200];
+    char path[4096], join_flag[128], threads_flag[32], token_entry[4200];
+    char engine_flags[ENGINE_FLAGS][64];
     if (!program && !(program = own_program(path, sizeof path)))
         return shoal_error_set(err, SHOAL_ERR_IO, "cannot find the program to start workers with");
     snprintf(join_flag, sizeof join_flag, "--join=%s", join);
     snprintf(threads_flag, sizeof threads_flag, "--threads=%d", threads);
-    snprintf(cpu_flag, sizeof cpu_flag, "--cpu=%s", cpu ? cpu : "");
     snprintf(token_entry, sizeof token_entry, "SHOAL_TOKEN=%s", token);
-    char *argv[] = {(char *)program,       "worker", join_flag, threads_flag,
-                    cpu ? cpu_flag : NULL, NULL};
+    char *argv[5 + ENGINE_FLAGS] = {(char *)program, "worker", join_flag, threads_flag};
+    add_engine_flags(engine, engine_flags, argv + 4);
     char **environment = make_environment(token_entry);
     children->pids = shoal_calloc((size_t)count, sizeof *children->pids);
     if (!environment || !children->pids) {

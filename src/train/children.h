@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-#include "shoal/status.h"
+#include "shoal/shoal.h"
 
 /* Worker processes that a coordinator starts on its own machine. They are out of the terminal's
  * process group, so Ctrl-C reaches the coordinator alone, and they end when it ends, however. */
@@ -14,10 +14,11 @@ typedef struct ShoalChildren {
     int count;
 } ShoalChildren;
 
-/* Starts `count` times `program worker --join=JOIN --threads=THREADS [--cpu=CPU]` with the token in
- * its environment. program NULL: the running program. cpu may be NULL. */
+/* Starts `count` times `program worker --join=JOIN --threads=THREADS` with the token in
+ * its environment, and those of --cpu, --plan and the like that `engine` asks for (its threads
+ * are not looked at). program NULL: the running program. */
 ShoalStatus shoal_children_start(const char *program, int count, const char *join,
-                                 const char *token, int threads, const char *cpu,
+                                 const char *token, int threads, const ShoalEngineOptions *engine,
                                  ShoalChildren *children, ShoalError *err);
 
 /* Has one ended? Then its number (from 0) and how ("exit code 1", "signal 9") in how[0..size). */

@@ -11,6 +11,7 @@
 #include "base/memory.h"
 #include "base/stop.h"
 #include "train/coordinator_internal.h"
+#include "train/engine.h"
 
 enum {
     DEFAULT_HEARTBEAT_TIMEOUT = 10000,
@@ -262,9 +263,11 @@ static ShoalStatus start_workers(ShoalCoordinator *c, const char *join, const ch
         return SHOAL_OK;
     }
     int share = shoal_cpu_cores() / c->n_workers;
-    int threads = c->options->threads > 0 ? c->options->threads : share > 0 ? share : 1;
+    int threads = c->options->engine.threads > 0 ? c->options->engine.threads
+                  : share > 0                    ? share
+                                                 : 1;
     return shoal_children_start(c->options->program, c->n_workers, join, token, threads,
-                                c->options->cpu, &c->children, c->err);
+                                &c->options->engine, &c->children, c->err);
 }
 
 static ShoalStatus run(ShoalCoordinator *c) {
@@ -275,8 +278,8 @@ static ShoalStatus run(ShoalCoordinator *c) {
         token = made;
     }
     shoal_auth_random(c->ring_secret, sizeof c->ring_secret);
-    ShoalCpuLevel level; /* a wrong --cpu is told here, not by N workers */
-    ShoalStatus status = shoal_cpu_level_choose(c->options->cpu, &level, c->err);
+    ShoalReplicaOptions engine = {0}; /* a wrong --cpu is told here, not by N workers */
+    ShoalStatus status = shoal_engine_choose(&c->options->engine, 1, &engine, c->err);
     if (!status)
         status = shoal_auth_token_key(token, &c->key, c->err);
     if (!status)

@@ -125,6 +125,10 @@ void shoal_link_post_failure(ShoalLink *link, const ShoalError *failure) {
     (void)post(link, SHOAL_MESSAGE_FAILURE, &message.base, 0, 0, NULL);
 }
 
+int shoal_link_slots(const ShoalLink *link) {
+    return link->n_items;
+}
+
 ShoalStatus shoal_link_attach(ShoalLink *link, const ShoalReplica *replica, ShoalError *err) {
     for (int i = 0; i < link->n_items; i++) {
         link->items[i].slot = shoal_slot_create(replica);

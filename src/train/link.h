@@ -40,6 +40,9 @@ ShoalStatus shoal_link_create(ShoalChannel *channel, const ShoalJoined *joined,
 /* Ends the thread; sends what was posted before. NULL is fine. */
 void shoal_link_destroy(ShoalLink *link);
 
+/* How many slots shoal_link_attach makes. */
+int shoal_link_slots(const ShoalLink *link);
+
 /* Gives the link slots of the replica to stage into. Call it before the first CONNECT is answered.
  */
 ShoalStatus shoal_link_attach(ShoalLink *link, const ShoalReplica *replica, ShoalError *err);

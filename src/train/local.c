@@ -5,6 +5,8 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "cpu/clusters.h"
+#include "train/engine.h"
 #include "train/pipe.h"
 
 enum { SLOTS = 3 };
@@ -30,6 +32,7 @@ static ShoalStatus stage(Local *local, int item, ShoalError *err) {
 
 static void *stage_ahead(void *argument) {
     Local *local = argument;
+    shoal_replica_release_thread(local->replica);
     ShoalError err = {0};
     for (;;) {
         int item = shoal_pipe_take(local->pipe, true);
@@ -99,9 +102,9 @@ static ShoalStatus run(Local *local, const ShoalJob *job, ShoalError *err) {
 
 static ShoalStatus prepare(Local *local, const ShoalJob *job, const ShoalTrainOptions *options,
                            ShoalError *err) {
-    ShoalReplicaOptions replica = {.threads =
-                                       options->threads > 0 ? options->threads : shoal_cpu_cores()};
-    ShoalStatus status = shoal_cpu_level_choose(options->cpu, &replica.level, err);
+    ShoalReplicaOptions replica = {.slots = SLOTS};
+    ShoalStatus status =
+        shoal_engine_choose(&options->engine, shoal_cpu_fast_cores(), &replica, err);
     if (!status)
         status = shoal_replica_create(job, &replica, &local->replica, err);
     if (!status)

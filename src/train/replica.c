@@ -2,11 +2,14 @@
 #include "train/replica.h"
 
 #include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/memory.h"
+#include "cpu/clusters.h"
 #include "cluster/shares.h"
 #include "data/datum.h"
 #include "data/transform.h"
@@ -37,6 +40,8 @@ struct ShoalReplica {
     ShoalPool *pool;
     void *arena;
     size_t arena_bytes, slot_bytes;
+    bool pinned;             /* the thread that made it is kept on the fast cores */
+    float iteration_samples; /* computed here since the iteration began */
 };
 
 struct ShoalSlot {
@@ -121,53 +126,154 @@ static ShoalStatus make_sources(ShoalReplica *replica, ReplicaNet *net, bool tra
     return SHOAL_OK;
 }
 
-static ShoalStatus make_net(ShoalReplica *replica, int number, const ShoalReplicaOptions *options,
-                            ShoalError *err) {
+static ShoalNetOptions net_options(const ShoalReplica *replica, int number,
+                                   const ShoalReplicaOptions *options) {
     const ShoalJobNet *job_net = &replica->job->nets[number];
     bool train = number == 0 && !options->phase_test;
-    ShoalNetOptions net_options = {
+    return (ShoalNetOptions){
         .phase = train ? CAFFE__PHASE__TRAIN : CAFFE__PHASE__TEST,
         .state = job_net->state,
         .capacity = number == 0 ? options->capacity : 0,
         .threads = options->threads,
         .seed = replica->job->seed,
         .backward = train,
+        .kernels = options->plan == SHOAL_REPLICA_PLAIN ? NULL : shoal_kernels_for(options->level),
+        .fuse_all = options->plan == SHOAL_REPLICA_FUSED,
+        .no_winograd = options->no_winograd,
+        .recompute = options->recompute,
         .weights_of = number == 0 ? NULL : replica->nets[0].net,
         .source_shape = shoal_replica_source_shape,
         .source_context = (void *)replica->job,
     };
+}
+
+static ShoalStatus make_net(ShoalReplica *replica, int number, const ShoalReplicaOptions *options,
+                            ShoalError *err) {
+    const ShoalJobNet *job_net = &replica->job->nets[number];
+    const ShoalNetOptions wanted = net_options(replica, number, options);
     ReplicaNet *net = &replica->nets[number];
     replica->n_nets = number + 1;
-    ShoalStatus status = shoal_net_create(&job_net->model, &net_options, &net->net, err);
+    ShoalStatus status = shoal_net_create(&job_net->model, &wanted, &net->net, err);
     if (!status)
-        status = make_sources(replica, net, train, err);
+        status = make_sources(replica, net, wanted.phase == CAFFE__PHASE__TRAIN, err);
     if (!status && net->slot_bytes > replica->slot_bytes)
         replica->slot_bytes = net->slot_bytes;
     return status;
 }
 
-static ShoalStatus make_memory(ShoalReplica *replica, const ShoalReplicaOptions *options,
-                               ShoalError *err) {
-    size_t arena = 0, workspace = 0;
-    for (int i = 0; i < replica->n_nets; i++) {
-        if (shoal_net_arena_bytes(replica->nets[i].net) > arena)
-            arena = shoal_net_arena_bytes(replica->nets[i].net);
-        if (shoal_net_workspace_bytes(replica->nets[i].net) > workspace)
-            workspace = shoal_net_workspace_bytes(replica->nets[i].net);
+/* ---- memory ---- */
+
+/* What is still to be allocated. */
+typedef struct Needs {
+    size_t arena, workspace, slot; /* the largest of any net */
+} Needs;
+
+static void add_needs(const ShoalNet *net, Needs *needs) {
+    size_t slot = 0;
+    for (int i = 0; i < shoal_net_sources(net); i++) {
+        const ShoalLayer *source = shoal_net_source(net, i);
+        for (int t = 0; t < source->n_tops; t++)
+            slot += shoal_align_up(source->tops[t]->count * sizeof(float));
     }
-    replica->arena_bytes = arena + workspace;
+    size_t arena = shoal_net_arena_bytes(net), workspace = shoal_net_workspace_bytes(net);
+    needs->arena = arena > needs->arena ? arena : needs->arena;
+    needs->workspace = workspace > needs->workspace ? workspace : needs->workspace;
+    needs->slot = slot > needs->slot ? slot : needs->slot;
+}
+
+static size_t needed_bytes(const ShoalReplica *replica, const ShoalReplicaOptions *options,
+                           const Needs *needs) {
+    bool solver = !options->phase_test;
+    size_t state = solver ? shoal_net_params(replica->nets[0].net).data_count * sizeof(float) : 0;
+    size_t slots = options->slots > 0 ? (size_t)options->slots : 1;
+    size_t samples, sum;
+    if (!shoal_size_mul(slots, needs->slot, &samples) ||
+        !shoal_size_add(needs->arena, needs->workspace, &sum) ||
+        !shoal_size_add(sum, samples, &sum) || !shoal_size_add(sum, state, &sum))
+        return SIZE_MAX;
+    return sum;
+}
+
+/* The bytes with net 0 planned anew for `share` samples; it takes its weights from the one there
+ * is. SIZE_MAX when they cannot be told. */
+static size_t bytes_for_share(const ShoalReplica *replica, const ShoalReplicaOptions *options,
+                              int share) {
+    ShoalNetOptions wanted = net_options(replica, 0, options);
+    wanted.capacity = share;
+    wanted.weights_of = replica->nets[0].net;
+    ShoalNet *net;
+    if (shoal_net_create(&replica->job->nets[0].model, &wanted, &net, NULL))
+        return SIZE_MAX;
+    Needs needs = {0};
+    add_needs(net, &needs);
+    shoal_net_destroy(net);
+    for (int i = 1; i < replica->n_nets; i++)
+        add_needs(replica->nets[i].net, &needs);
+    return needed_bytes(replica, options, &needs);
+}
+
+/* The largest share that fits into so many bytes, 0 for none. */
+static int largest_share(const ShoalReplica *replica, const ShoalReplicaOptions *options,
+                         unsigned long long bytes) {
+    int fits = 0, too_large = shoal_net_capacity(replica->nets[0].net);
+    while (too_large - fits > 1) {
+        int middle = fits + (too_large - fits) / 2;
+        if (bytes_for_share(replica, options, middle) <= bytes)
+            fits = middle;
+        else
+            too_large = middle;
+    }
+    return fits;
+}
+
+static ShoalStatus check_memory(const ShoalReplica *replica, const ShoalReplicaOptions *options,
+                                const Needs *needs, ShoalError *err) {
     unsigned long long total, available;
     shoal_memory_system(&total, &available);
-    size_t needed = replica->arena_bytes + replica->slot_bytes; /* one slot at least will follow */
-    if (available && needed > available)
-        return shoal_error_set(err, SHOAL_ERR_MEMORY,
-                               "the net needs %zu MB for its blobs and samples, but only %llu MB "
-                               "of memory are free; use a smaller batch_size or more workers",
-                               needed >> 20, available >> 20);
+    size_t bytes = needed_bytes(replica, options, needs);
+    if (!available || bytes <= available)
+        return SHOAL_OK;
+    int share = shoal_net_capacity(replica->nets[0].net);
+    int fitting = largest_share(replica, options, available);
+    char advice[96];
+    if (fitting)
+        snprintf(advice, sizeof advice, "a batch of %d fits: set batch_size, or use more workers",
+                 fitting);
+    else
+        snprintf(advice, sizeof advice, "not even a batch of 1 fits%s",
+                 replica->n_nets > 1 ? "; does the test net need a smaller batch_size?" : "");
+    return shoal_error_set(err, SHOAL_ERR_MEMORY,
+                           "with a batch of %d the net needs %zu MB more for its blobs and "
+                           "samples, but only %llu MB of memory are free; %s",
+                           share, bytes >> 20, available >> 20, advice);
+}
+
+/* To the fast cores, where there are others. The pool's threads take it over. Several workers on
+ * one machine do better where the system puts them. */
+static void pin(ShoalReplica *replica, int threads) {
+    ShoalCpuTopology topology;
+    ShoalCpuChoice choice;
+    shoal_cpu_topology(NULL, NULL, &topology);
+    shoal_cpu_choose_cores(&topology, threads, &choice);
+    if (choice.pin && !getenv("SHOAL_OWN_WORKER"))
+        replica->pinned = shoal_cpu_pin(&choice.cores);
+}
+
+static ShoalStatus make_memory(ShoalReplica *replica, const ShoalReplicaOptions *options,
+                               ShoalError *err) {
+    Needs needs = {0};
+    for (int i = 0; i < replica->n_nets; i++)
+        add_needs(replica->nets[i].net, &needs);
+    size_t arena = needs.arena, workspace = needs.workspace;
+    replica->arena_bytes = arena + workspace;
+    ShoalStatus status = check_memory(replica, options, &needs, err);
+    if (status)
+        return status;
     replica->arena = shoal_calloc(arena, 1);
     replica->compute.workspace = shoal_calloc(workspace, 1);
     replica->compute.workspace_bytes = workspace;
     replica->compute.kernels = shoal_kernels_for(options->level);
+    pin(replica, options->threads);
     replica->pool = options->threads > 1 ? shoal_pool_create((unsigned)options->threads) : NULL;
     replica->compute.pool = replica->pool;
     if (!replica->arena || !replica->compute.workspace || (options->threads > 1 && !replica->pool))
@@ -261,9 +367,16 @@ void shoal_replica_destroy(ShoalReplica *replica) {
     }
     shoal_free(replica->nets);
     shoal_pool_destroy(replica->pool);
+    if (replica->pinned)
+        shoal_cpu_unpin();
     shoal_free(replica->arena);
     shoal_free(replica->compute.workspace);
     shoal_free(replica);
+}
+
+void shoal_replica_release_thread(const ShoalReplica *replica) {
+    if (replica->pinned)
+        shoal_cpu_unpin();
 }
 
 ShoalNet *shoal_replica_net(const ShoalReplica *replica, int net) {
@@ -419,6 +532,31 @@ static void hash_weights(const ShoalReplica *replica, ShoalResult *result) {
     result->hashed = true;
 }
 
+/* Makes the statistics that a net's forward passes move equal on all replicas: the average,
+ * weighted with the samples that each has seen. Sent along in the padding, the weights add up as
+ * well. */
+static ShoalStatus average_statistics(const ShoalReplica *replica, int net, float samples,
+                                      ShoalCollective *collective, ShoalResult *result,
+                                      ShoalError *err) {
+    ShoalNetParams params = shoal_net_params(replica->nets[0].net);
+    bool moves = shoal_net_params(replica->nets[net].net).moves_statistics;
+    if (!collective || collective->size == 1 || !moves || !params.statistic_count)
+        return SHOAL_OK;
+    uint64_t start = shoal_clock_ns();
+    size_t last = params.statistic_count - 1;
+    float *values = params.data + params.data_count - params.statistic_count;
+    for (size_t i = 0; i < last; i++)
+        values[i] = samples > 0 ? values[i] * samples : 0;
+    values[last] = samples;
+    ShoalStatus status =
+        shoal_collective_allreduce(collective, values, params.statistic_count, err);
+    for (size_t i = 0; i < last && !status; i++)
+        values[i] /= values[last];
+    values[last] = 0;
+    result->communication_ns += shoal_clock_ns() - start;
+    return status;
+}
+
 static ShoalStatus finish_iteration(ShoalReplica *replica, const ShoalRound *round,
                                     ShoalCollective *collective, ShoalResult *result,
                                     ShoalError *err) {
@@ -427,10 +565,13 @@ static ShoalStatus finish_iteration(ShoalReplica *replica, const ShoalRound *rou
     ShoalStatus status = collective ? shoal_collective_allreduce(collective, params.gradients,
                                                                  params.gradient_count, err)
                                     : SHOAL_OK;
-    uint64_t reduced = shoal_clock_ns();
-    result->communication_ns = reduced - start;
+    result->communication_ns = shoal_clock_ns() - start;
+    if (!status)
+        status =
+            average_statistics(replica, 0, replica->iteration_samples, collective, result, err);
     if (status)
         return status;
+    uint64_t reduced = shoal_clock_ns();
     shoal_solver_update(replica->solver, &replica->compute, round->rate, &result->clipped_norm);
     int interval = replica->job->hash_interval;
     if (collective && interval > 0 && round->iter % interval == 0)
@@ -448,12 +589,19 @@ ShoalStatus shoal_replica_run(ShoalReplica *replica, ShoalSlot *slot, ShoalColle
     result->communication_ns = 0;
     result->clipped_norm = 0;
     result->hashed = false;
-    if (round->kind == SHOAL_STEP_TRAIN && round->clear)
+    bool train = round->kind == SHOAL_STEP_TRAIN;
+    if (train && round->clear) {
         shoal_solver_clear_gradients(replica->solver);
+        replica->iteration_samples = 0;
+    }
     ShoalStatus status = compute_pass(replica, slot, result, err);
+    replica->iteration_samples += train ? (float)round->count : 0;
     result->compute_ns = shoal_clock_ns() - start;
-    if (!status && round->kind == SHOAL_STEP_TRAIN && round->update)
+    if (!status && train && round->update)
         status = finish_iteration(replica, round, collective, result, err);
+    else if (!status && !train)
+        status =
+            average_statistics(replica, round->net, (float)round->count, collective, result, err);
     return status;
 }
 

@@ -47,10 +47,19 @@ typedef struct ShoalResult {
     bool hashed;
 } ShoalResult;
 
+typedef enum ShoalReplicaPlan {
+    SHOAL_REPLICA_AUTO,  /* layers are fused where it pays */
+    SHOAL_REPLICA_FUSED, /* wherever it is possible */
+    SHOAL_REPLICA_PLAIN  /* every layer by itself */
+} ShoalReplicaPlan;
+
 typedef struct ShoalReplicaOptions {
     int capacity; /* largest share of a training batch, samples; 0: whole batch */
+    int slots;    /* that will be made: their memory is asked for, too; 0: 1 */
     int threads;
     ShoalCpuLevel level;
+    ShoalReplicaPlan plan;
+    bool no_winograd, recompute;
     bool no_solver;  /* gradients, but no updates */
     bool phase_test; /* net 0 is built in phase TEST, without gradients or solver */
 } ShoalReplicaOptions;
@@ -59,11 +68,17 @@ typedef struct ShoalReplicaOptions {
 ShoalStatus shoal_replica_source_shape(void *job, const Caffe__LayerParameter *layer, int dims[3],
                                        ShoalError *err);
 
-/* Builds nets, weights (fillers, then job->weights) and state. The job must outlive it.
+/* Builds nets, weights (fillers, then job->weights) and state. The job must outlive it. On machines
+ * with slow and fast cores the calling thread is kept on the fast ones until the replica is
+ * destroyed, which the same thread must do.
  * SHOAL_ERR_MODEL and so on, with the place in the file where it is known. */
 ShoalStatus shoal_replica_create(const ShoalJob *job, const ShoalReplicaOptions *options,
                                  ShoalReplica **out, ShoalError *err);
 void shoal_replica_destroy(ShoalReplica *replica);
+
+/* For a thread that the replica's own has started, and that computes nothing: all cores may run it.
+ */
+void shoal_replica_release_thread(const ShoalReplica *replica);
 
 ShoalNet *shoal_replica_net(const ShoalReplica *replica, int net);
 const ShoalCompute *shoal_replica_compute(const ShoalReplica *replica);

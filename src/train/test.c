@@ -5,9 +5,11 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/stop.h"
+#include "cpu/clusters.h"
 #include "data/datum.h"
 #include "data/sampler.h"
 #include "shoal/shoal.h"
+#include "train/engine.h"
 #include "train/replica.h"
 #include "train/stream.h"
 
@@ -27,15 +29,13 @@ typedef struct Test {
 } Test;
 
 static ShoalStatus prepare(Test *test, ShoalError *err) {
-    ShoalReplicaOptions options = {.threads = test->options->threads > 0 ? test->options->threads
-                                                                         : shoal_cpu_cores(),
-                                   .phase_test = true};
+    ShoalReplicaOptions options = {.phase_test = true};
     ShoalStatus status =
         shoal_job_load_net(test->options->model, test->options->weights, &test->job, err);
     if (!status)
         status = shoal_streams_open(&test->job, 0, CAFFE__PHASE__TEST, &test->streams, err);
     if (!status)
-        status = shoal_cpu_level_choose(test->options->cpu, &options.level, err);
+        status = shoal_engine_choose(&test->options->engine, shoal_cpu_fast_cores(), &options, err);
     if (!status)
         status = shoal_replica_create(&test->job, &options, &test->replica, err);
     if (!status)

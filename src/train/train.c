@@ -20,9 +20,9 @@ static ShoalStatus check_options(const ShoalTrainOptions *options, ShoalError *e
     if (options->workers < 0 || options->workers > MAX_WORKERS)
         return shoal_error_set(err, SHOAL_ERR_ARGUMENT, "workers is %d; 1 to %d work",
                                options->workers, MAX_WORKERS);
-    if (options->threads < 0 || options->threads > MAX_THREADS)
+    if (options->engine.threads < 0 || options->engine.threads > MAX_THREADS)
         return shoal_error_set(err, SHOAL_ERR_ARGUMENT, "threads is %d; 1 to %d work",
-                               options->threads, MAX_THREADS);
+                               options->engine.threads, MAX_THREADS);
     return SHOAL_OK;
 }
 

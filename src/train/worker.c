@@ -6,16 +6,17 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/memory.h"
+#include "cpu/clusters.h"
 #include "shoal/shoal.h"
 #include "train/director.h"
+#include "train/engine.h"
 #include "train/link.h"
 
 enum { DEFAULT_JOIN_MS = 10000, RING_MS = 60000, RETRY_MS = 200 };
 
 typedef struct Worker {
     const ShoalWorkerOptions *options;
-    ShoalCpuLevel level;
-    int threads;
+    ShoalReplicaOptions engine;
     ShoalLink *link;
     ShoalRing *ring;
     ShoalJob job;
@@ -75,9 +76,9 @@ static ShoalStatus greet(Worker *worker, ShoalChannel *channel, uint64_t deadlin
         name[0] = '\0';
     ShoalJoinRequest request = {.ring_port = port,
                                 .name = name,
-                                .cores = shoal_cpu_cores(),
-                                .threads = worker->threads,
-                                .cpu = shoal_cpu_level_name(worker->level)};
+                                .cores = shoal_cpu_fast_cores(),
+                                .threads = worker->engine.threads,
+                                .cpu = shoal_cpu_level_name(worker->engine.level)};
     status = shoal_handshake_join(channel, &key, &request, deadline, joined, err);
     shoal_auth_forget(&key, sizeof key);
     return status;
@@ -126,7 +127,8 @@ static ShoalStatus build(Worker *worker, const ShoalOrder *order, ShoalError *er
     if (status)
         return status;
     /* Room for the largest equal share. */
-    ShoalReplicaOptions options = {.threads = worker->threads, .level = worker->level};
+    ShoalReplicaOptions options = worker->engine;
+    options.slots = shoal_link_slots(worker->link);
     status = shoal_net_model_batch(&worker->job.nets[0].model, CAFFE__PHASE__TRAIN,
                                    worker->job.nets[0].state, &options.capacity, err);
     options.capacity = (options.capacity + worker->job.workers - 1) / worker->job.workers;
@@ -249,20 +251,19 @@ static ShoalStatus check_options(const ShoalWorkerOptions *options, ShoalError *
     if (!options->join || !options->token)
         return shoal_error_set(err, SHOAL_ERR_ARGUMENT,
                                "give the coordinator's address and the cluster's token");
-    if (options->threads < 0 || options->threads > 1024)
+    if (options->engine.threads < 0 || options->engine.threads > 1024)
         return shoal_error_set(err, SHOAL_ERR_ARGUMENT, "threads is %d; 1 to 1024 work",
-                               options->threads);
+                               options->engine.threads);
     return SHOAL_OK;
 }
 
 ShoalStatus shoal_worker(const ShoalWorkerOptions *options, ShoalError *error) {
-    Worker worker = {.options = options,
-                     .threads = options->threads > 0 ? options->threads : shoal_cpu_cores()};
+    Worker worker = {.options = options};
     ShoalStatus status = check_options(options, error);
     if (!status)
         status = shoal_auth_init(error);
     if (!status)
-        status = shoal_cpu_level_choose(options->cpu, &worker.level, error);
+        status = shoal_engine_choose(&options->engine, shoal_cpu_fast_cores(), &worker.engine, error);
     if (!status)
         status = join(&worker, error);
     if (!status)

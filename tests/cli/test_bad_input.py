@@ -185,10 +185,10 @@ class BadSolver(Case):
 
     def test_later_version(self):
         self.replaced("display: 2", 'type: "Adam"',
-                      'solver type "Adam" is not in this version; "SGD" is')
+                      'solver type "Adam" is not in this version; "SGD" and "Nesterov" are')
 
     def test_unknown_type(self):
-        self.replaced("display: 2", 'type: "SDG"', 'solver type "SDG" is unknown; use "SGD"')
+        self.replaced("display: 2", 'type: "SDG"', 'solver type "SDG" is unknown; use "SGD" or "Nesterov"')
 
     def test_no_net(self):
         self.replaced('net: "net.prototxt"', "", "exactly one of net, net_param, train_net, "

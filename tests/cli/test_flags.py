@@ -7,7 +7,8 @@ import unittest
 
 from harness import Case, read
 
-COMMANDS = ("train", "worker", "test", "time", "convert_mnist_data", "device_query", "version")
+COMMANDS = ("train", "worker", "test", "time", "init", "convert_mnist_data", "device_query",
+            "version")
 CSI = "\033["
 
 
@@ -162,9 +163,12 @@ class Manuals(Case):
         self.assertLessEqual({"solver", "weights", "snapshot", "workers", "listen", "token",
                               "threads", "log-json"}, set(self.flags_of("train")))
         self.assertEqual(set(self.flags_of("test")),
-                         {"model", "weights", "iterations", "threads", "cpu", "help"})
+                         {"model", "weights", "iterations", "threads", "cpu", "plan", "winograd", "recompute",
+                          "help"})
         self.assertEqual(set(self.flags_of("time")),
-                         {"model", "iterations", "threads", "cpu", "help"})
+                         {"model", "iterations", "batch", "dummy-data", "shape", "threads", "json",
+                          "cpu", "plan", "winograd", "recompute", "help"})
+        self.assertEqual(set(self.flags_of("init")), {"force", "help"})
         self.assertLessEqual({"join", "token", "threads"}, set(self.flags_of("worker")))
 
     def test_every_flag_of_a_manual_is_known(self):
@@ -189,14 +193,21 @@ class SmallCommands(Case):
     def test_time(self):
         self.small()
         out = self.succeeds("time", "--model=net.prototxt", "--iterations=3", "--threads=1").out
-        self.assertRegex(out, r"\Alayer +type +forward ms +backward ms +share\n")
-        rows = re.findall(r"^(\S+) +(\S+) +\d+\.\d{3} +\d+\.\d{3} +\d+\.\d%$", out, re.MULTILINE)
+        self.assertRegex(out, r"\Alayer +type +forward ms +backward ms +share +GFLOP +GFLOP/s +peak +"
+                         r"GB moved +GB/s\n")
+        table = out[:out.index("\n\n")]
+        rows = re.findall(r"^(\S+) +(\S+) +\d+\.\d{3} +\d+\.\d{3} +\d+\.\d% .*$", table,
+                          re.MULTILINE)
         self.assertEqual(rows, [("mnist", "Data"), ("ip1", "InnerProduct"), ("relu1", "ReLU"),
                                 ("ip2", "InnerProduct"), ("loss", "SoftmaxWithLoss")])
         for line in (r"Average Forward pass: \d+\.\d+ ms\.", r"Average Backward pass: \d+\.\d+ ms\.",
                      r"Average Forward-Backward: \d+\.\d+ ms\.",
+                     r"Average Update: \d+\.\d+ ms\.", r"Average Iteration: \d+\.\d+ ms\.",
+                     r"GFLOP of an iteration: 0\.00; .* of the measured peak of \d+\.\d \(level \w+, "
+                     r"1 thread\)",
                      r"Images per second: \d+\.\d \(batch 8, 3 iterations\)",
-                     r"Memory for weights and blobs: \d+\.\d MB"):
+                     r"Memory for weights and blobs: \d+\.\d MB",
+                     r"Peak resident memory: \d+\.\d MB"):
             self.assertRegex(out, "\n" + line + "\n")
 
     def test_test(self):

@@ -27,6 +27,8 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 import harness
 
+# Sets of flags that choose how a net is executed: every case is run under each.
+PLANS = ((),)
 UNIT = 2.0**-24
 # Below these sizes an error is taken absolutely (as in tools/compare.py of the goldens).
 FLOORS = {"data": 1e-2, "diff": 1e-3, "state": 1e-5}
@@ -107,9 +109,10 @@ def check_log(want, process, bound, start=0):
         assert error <= bound * max(1, value), "test %s: %s, Caffe's %s" % (key, seen[key], value)
 
 
-def check_saved(want_path, got_path, bound, kind="data"):
+def check_saved(want_path, got_path, bound, kind="data", zeros=None):
     """Two .caffemodel or .solverstate: one structure (names, types, shapes, parameters, size), and
-    blobs within the limit. Returns the worst error."""
+    blobs within the limit. Returns the worst error. zeros: diffs that are 0 but for rounding,
+    name -> another blob whose diff has the size of what cancels; the limit is relative to that."""
     want, got = harness.Saved(want_path), harness.Saved(got_path)
     assert want.layers == got.layers, "layers %s, Caffe's %s" % (got.layers, want.layers)
     assert list(want.blobs) == list(got.blobs), "blobs %s, Caffe's %s" % (
@@ -126,32 +129,44 @@ def check_saved(want_path, got_path, bound, kind="data"):
     for name in want.blobs:
         a, b = getattr(want.blobs[name], field), getattr(got.blobs[name], field)
         assert len(a), "%s has no %s" % (name, field)
-        error = harness.blob_error(a, b, FLOORS[kind])
+        floor = FLOORS[kind]
+        if kind == "diff" and name in (zeros or {}):
+            beside = want.blobs[zeros[name]].diff
+            floor = harness.norm(beside) / math.sqrt(len(beside))
+            assert harness.norm(a) <= 1e-3 * floor * math.sqrt(len(a)), name + " is not 0"
+        error = harness.blob_error(a, b, floor)
         assert error <= bound, "%s: error %.3g, limit %.3g" % (name, error, bound)
         worst = max(worst, error)
     return worst
 
 
-def check_switch(straight, switched, layers, bound, first, last):
+def check_switch(straight, switched, layers, bound, first, last, kind="data"):
     """Proves that two runs part by a switch: straight(i) and switched(i) are the snapshots after i
     iterations, first to last, layers the learning ones, top first. At the first iteration where
     they differ by more than rounding, all of the topmost layer that differs must be one output of
     it (one filter, one row); not of the very top, which has nothing that switches above it. A wrong
-    rule or share touches all outputs. Returns that iteration and a text."""
-    rounding = bound / 32
+    rule or share touches all outputs. Returns that iteration and a text. kind "state": by the
+    momentum, which shows what is lost in weights that are large beside their updates; each layer
+    must have weights and a bias."""
+    rounding = bound / (32 if kind == "data" else 8)
+
+    def load(path):
+        if kind == "data":
+            blobs = harness.Saved(path).blobs
+            return [blobs[n + "[0]"] for n in layers]
+        blobs = harness.Saved(path.replace(".caffemodel", ".solverstate")).blobs
+        return [blobs["history[%d]" % (2 * i)] for i in reversed(range(len(layers)))]
+
     for iteration in range(first, last + 1):
-        a, b = harness.Saved(straight(iteration)), harness.Saved(switched(iteration))
-        errors = [
-            harness.blob_error(a.blobs[n + "[0]"].data, b.blobs[n + "[0]"].data, FLOORS["data"])
-            for n in layers
-        ]
+        a, b = load(straight(iteration)), load(switched(iteration))
+        errors = [harness.blob_error(x.data, y.data, FLOORS[kind]) for x, y in zip(a, b)]
         if max(errors) > rounding:
             break
     else:
         raise AssertionError("no difference in the weights")
     top = next(i for i, error in enumerate(errors) if error > rounding)
     assert top > 0, "iteration %d: %s differs" % (iteration, layers[0])
-    x, y = a.blobs[layers[top] + "[0]"], b.blobs[layers[top] + "[0]"]
+    x, y = a[top], b[top]
     size = len(x.data) // x.shape[0]
     parts = [
         harness.norm([p - q for p, q in zip(x.data[i : i + size], y.data[i : i + size])]) ** 2

@@ -160,14 +160,20 @@ static void expect_sgd(const ShoalSgdRule *rule, float g, float *h, float *w) {
     }
     volatile float kept = rule->momentum * *h, step = rule->rate * t;
     *h = kept + step;
-    *w = *w - *h;
+    volatile float over = 1 + rule->momentum, change = *h;
+    if (rule->nesterov) {
+        over = over * *h;
+        change = over - kept;
+    }
+    *w = *w - change;
 }
 
 static void sgd(void **state) {
     (void)state;
-    static const ShoalSgdRule rules[] = {{1, 0.01f, 0.9f, 0.0005f, false},
-                                         {0.37f, 0.013f, 0.9f, 0, false},
-                                         {1.0f / 3, 0.1f, 0, 0.0004f, true}};
+    static const ShoalSgdRule rules[] = {
+        {1, 0.01f, 0.9f, 0.0005f, false, false},   {0.37f, 0.013f, 0.9f, 0, false, false},
+        {1.0f / 3, 0.1f, 0, 0.0004f, true, false}, {1, 0.01f, 0.9f, 0.0005f, false, true},
+        {0.5f, 0.02f, 0.7f, 0, false, true},       {0.5f, 0.02f, 0.8f, 0.01f, true, true}};
     for (size_t r = 0; r < sizeof rules / sizeof *rules; r++)
         FOR_ALL(n) {
             Vectors v = vectors_open(level, threads, n);

@@ -5,6 +5,8 @@
 
 #include "kernels/avx2/vector.h"
 
-const ShoalNchwcStripKernels shoal_nchwc_strip_avx2 = {0};
+#include "kernels/nchwc/strip_tmpl.h"
+
+const ShoalNchwcStripKernels shoal_nchwc_strip_avx2 = {SHOAL_NCHWC_STRIP_ENTRIES};
 
 #endif

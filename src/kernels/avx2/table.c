@@ -13,9 +13,9 @@ const ShoalNchwc shoal_nchwc_avx2 = {
     .lanes = 8,
     .tile = &shoal_nchwc_tile_avx2,
     .strip = &shoal_nchwc_strip_avx2,
-    .pool = NULL,
-    .depthwise = NULL,
-    .winograd = NULL,
+    .pool = &shoal_nchwc_pool_avx2,
+    .depthwise = &shoal_nchwc_depthwise_avx2,
+    .winograd = &shoal_nchwc_winograd_avx2,
 };
 
 const ShoalKernels shoal_kernels_avx2 = {

@@ -50,6 +50,26 @@ static inline Vector vector_fma(Vector a, Vector b, Vector c) {
     return _mm256_fmadd_ps(a, b, c);
 }
 
+/* x where a > b, y elsewhere: also where one is a NaN. */
+static inline Vector vector_where_greater(Vector a, Vector b, Vector x, Vector y) {
+    return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_GT_OQ));
+}
+
+/* One byte per lane from whole numbers in [0, 255]. */
+static inline void vector_store_bytes(unsigned char *p, Vector v) {
+    __m256i numbers = _mm256_cvttps_epi32(v);
+    __m128i words =
+        _mm_packus_epi32(_mm256_castsi256_si128(numbers), _mm256_extracti128_si256(numbers, 1));
+    _mm_storel_epi64((__m128i *)(void *)p, _mm_packus_epi16(words, words));
+}
+
+/* a where the lane's byte at p is `byte`, 0 elsewhere. */
+static inline Vector vector_where_byte(const unsigned char *p, int byte, Vector a) {
+    __m128i same = _mm_cmpeq_epi8(_mm_loadl_epi64((const __m128i *)(const void *)p),
+                                  _mm_set1_epi8((char)byte));
+    return _mm256_and_ps(_mm256_castsi256_ps(_mm256_cvtepi8_epi32(same)), a);
+}
+
 typedef __m256i Mask;
 
 static inline Mask mask_of(int low, int high) {

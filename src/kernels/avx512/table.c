@@ -13,9 +13,9 @@ const ShoalNchwc shoal_nchwc_avx512 = {
     .lanes = 16,
     .tile = &shoal_nchwc_tile_avx512,
     .strip = &shoal_nchwc_strip_avx512,
-    .pool = NULL,
-    .depthwise = NULL,
-    .winograd = NULL,
+    .pool = &shoal_nchwc_pool_avx512,
+    .depthwise = &shoal_nchwc_depthwise_avx512,
+    .winograd = &shoal_nchwc_winograd_avx512,
 };
 
 const ShoalKernels shoal_kernels_avx512 = {

@@ -50,6 +50,22 @@ static inline Vector vector_fma(Vector a, Vector b, Vector c) {
     return _mm512_fmadd_ps(a, b, c);
 }
 
+/* x where a > b, y elsewhere: also where one is a NaN. */
+static inline Vector vector_where_greater(Vector a, Vector b, Vector x, Vector y) {
+    return _mm512_mask_mov_ps(y, _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), x);
+}
+
+/* One byte per lane from whole numbers in [0, 255]. */
+static inline void vector_store_bytes(unsigned char *p, Vector v) {
+    _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8(_mm512_cvttps_epi32(v)));
+}
+
+/* a where the lane's byte at p is `byte`, 0 elsewhere. */
+static inline Vector vector_where_byte(const unsigned char *p, int byte, Vector a) {
+    __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)p);
+    return _mm512_maskz_mov_ps(_mm_cmpeq_epi8_mask(bytes, _mm_set1_epi8((char)byte)), a);
+}
+
 typedef __mmask16 Mask;
 
 static inline Mask mask_of(int low, int high) {

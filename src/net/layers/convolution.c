@@ -267,6 +267,10 @@ static void conv_backward(ShoalLayer *layer, const ShoalCompute *compute) {
     }
 }
 
+const ShoalConvShape *shoal_convolution_shape(const ShoalLayer *layer) {
+    return &((const ConvState *)layer->state)->shape;
+}
+
 const ShoalLayerClass shoal_layer_convolution_class = {
     .type = "Convolution",
     .flags = SHOAL_LAYER_BWD_NO_TOP,

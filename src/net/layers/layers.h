@@ -9,17 +9,24 @@
  * "layer 'NAME': "; the net puts the place in the file in front. */
 
 extern const ShoalLayerClass shoal_layer_accuracy_class;
+extern const ShoalLayerClass shoal_layer_batch_norm_class;
+extern const ShoalLayerClass shoal_layer_concat_class;
 extern const ShoalLayerClass shoal_layer_convolution_class;
 extern const ShoalLayerClass shoal_layer_data_class;
 extern const ShoalLayerClass shoal_layer_dropout_class;
 extern const ShoalLayerClass shoal_layer_dummy_data_class;
+extern const ShoalLayerClass shoal_layer_eltwise_class;
+extern const ShoalLayerClass shoal_layer_flatten_class;
 extern const ShoalLayerClass shoal_layer_inner_product_class;
 extern const ShoalLayerClass shoal_layer_input_class;
+extern const ShoalLayerClass shoal_layer_lrn_class;
 extern const ShoalLayerClass shoal_layer_pooling_class;
 extern const ShoalLayerClass shoal_layer_relu_class;
+extern const ShoalLayerClass shoal_layer_scale_class;
 extern const ShoalLayerClass shoal_layer_softmax_class;
 extern const ShoalLayerClass shoal_layer_softmax_loss_class;
 extern const ShoalLayerClass shoal_layer_split_class;
+extern const ShoalLayerClass shoal_layer_tanh_class;
 
 /* shoal_error_set with "layer 'NAME': " in front. */
 __attribute__((format(printf, 4, 5))) ShoalStatus shoal_layer_fail(const ShoalLayer *layer,
@@ -90,5 +97,10 @@ uint64_t shoal_layer_iteration(const ShoalLayer *layer);
 ShoalStatus shoal_filler_fill_slice(const Caffe__FillerParameter *filler, ShoalRng *rng,
                                     const ShoalBlob *whole, size_t n, float *out, ShoalError *err);
 uint64_t shoal_filler_draws(size_t n);
+
+/* For units of several layers: the window of a Convolution and of a Pooling layer, for the present
+ * share. */
+const ShoalConvShape *shoal_convolution_shape(const ShoalLayer *layer);
+const ShoalPoolShape *shoal_pooling_shape(const ShoalLayer *layer, bool *max);
 
 #endif

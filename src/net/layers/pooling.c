@@ -215,6 +215,12 @@ static void pool_backward(ShoalLayer *layer, const ShoalCompute *compute) {
         shoal_pool_ave_bwd(compute, &state->shape, dy, dx);
 }
 
+const ShoalPoolShape *shoal_pooling_shape(const ShoalLayer *layer, bool *max) {
+    const PoolState *state = layer->state;
+    *max = state->max;
+    return &state->shape;
+}
+
 const ShoalLayerClass shoal_layer_pooling_class = {
     .type = "Pooling",
     .flags = SHOAL_LAYER_BWD_NO_BOTTOM | SHOAL_LAYER_BWD_NO_TOP,

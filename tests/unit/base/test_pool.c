@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 
@@ -49,6 +50,49 @@ static void every_index_runs_once(void **state) {
         assert_non_null(pool);
         assert_int_equal(shoal_pool_threads(pool), threads);
         run_loops(pool, threads);
+        shoal_pool_destroy(pool);
+    }
+}
+
+/* Awake, asleep, and in between: every way to find a loop and its end. */
+static void every_spin_works(void **state) {
+    (void)state;
+    static const unsigned spins_ns[] = {0, 1, 500, 2000, 1000000};
+    for (unsigned threads = 2; threads <= MOST_THREADS; threads += 3) {
+        ShoalPool *pool = shoal_pool_create(threads);
+        for (size_t s = 0; s < sizeof spins_ns / sizeof spins_ns[0]; s++) {
+            shoal_pool_set_spin(pool, spins_ns[s]);
+            run_loops(pool, threads);
+        }
+        shoal_pool_destroy(pool);
+    }
+}
+
+typedef struct Meeting {
+    atomic_uint arrived;
+    unsigned expected;
+} Meeting;
+
+static void meet(void *context, size_t index, unsigned thread) {
+    Meeting *meeting = context;
+    (void)index;
+    (void)thread;
+    atomic_fetch_add(&meeting->arrived, 1);
+    while (atomic_load(&meeting->arrived) < meeting->expected)
+        sched_yield();
+}
+
+/* Tasks that wait for each other end only if each has a thread. */
+static void all_threads_take_part(void **state) {
+    (void)state;
+    for (unsigned spin_ns = 0; spin_ns <= 20000; spin_ns += 20000) {
+        ShoalPool *pool = shoal_pool_create(4);
+        shoal_pool_set_spin(pool, spin_ns);
+        for (int again = 0; again < 200; again++) {
+            Meeting meeting = {.expected = 4};
+            shoal_pool_run(pool, 4, meet, &meeting);
+            assert_int_equal(atomic_load(&meeting.arrived), 4);
+        }
         shoal_pool_destroy(pool);
     }
 }
@@ -98,6 +142,8 @@ static void zero_threads_are_one(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_index_runs_once),
+        cmocka_unit_test(every_spin_works),
+        cmocka_unit_test(all_threads_take_part),
         cmocka_unit_test(no_pool_runs_in_order_in_the_caller),
         cmocka_unit_test(effects_are_visible),
         cmocka_unit_test(running_allocates_nothing),

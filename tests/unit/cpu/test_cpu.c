@@ -17,6 +17,7 @@ static void names_are_those_of_the_manual(void **state) {
     assert_string_equal(shoal_cpu_level_name(SHOAL_CPU_C), "c");
     assert_string_equal(shoal_cpu_level_name(SHOAL_CPU_AVX2), "avx2");
     assert_string_equal(shoal_cpu_level_name(SHOAL_CPU_AVX512), "avx512");
+    assert_string_equal(shoal_cpu_level_name(SHOAL_CPU_NEON), "neon");
     assert_string_equal(shoal_cpu_level_name((ShoalCpuLevel)SHOAL_CPU_LEVELS), "unknown");
     assert_string_equal(shoal_cpu_level_name((ShoalCpuLevel)-1), "unknown");
 }

@@ -379,6 +379,44 @@ static void wrong_layers_are_refused(void **state) {
                       "if that is meant");
 }
 
+/* Gradients first, then what is fixed, statistics at the very end with padding behind them. */
+static void statistics_lie_last(void **state) {
+    (void)state;
+    static const char text[] =
+        "layer { name: 'data' type: 'DummyData' top: 'x' top: 'label' dummy_data_param { "
+        "shape { dim: 4 dim: 3 dim: 5 dim: 5 } shape { dim: 4 } "
+        "data_filler { type: 'gaussian' std: 1 } data_filler { type: 'constant' value: 1 } } } "
+        "layer { name: 'bn' type: 'BatchNorm' bottom: 'x' top: 'x' } "
+        "layer { name: 'scale' type: 'Scale' bottom: 'x' top: 'x' param { lr_mult: 0 } "
+        "param { lr_mult: 1 } scale_param { bias_term: true } } "
+        "layer { name: 'global' type: 'BatchNorm' bottom: 'x' top: 'x' "
+        "batch_norm_param { use_global_stats: true } } "
+        "layer { name: 'flat' type: 'Flatten' bottom: 'x' top: 'flat' } "
+        "layer { name: 'ip' type: 'InnerProduct' bottom: 'flat' top: 'ip' inner_product_param { "
+        "num_output: 2 weight_filler { type: 'xavier' } } } "
+        "layer { name: 'loss' type: 'SoftmaxWithLoss' bottom: 'ip' bottom: 'label' top: 'loss' } ";
+    BuiltNet b;
+    built_net_open(&b, text, false);
+    ShoalNetParams params = shoal_net_params(b.net);
+    assert_true(params.moves_statistics);
+    assert_int_equal(params.count, 3 + 2 + 3 + 2);
+    for (int i = 0; i < params.count; i++) {
+        const ShoalParam *param = params.items[i];
+        size_t at = (size_t)(param->blob.data - params.data);
+        assert_int_equal(param->learns, at < params.gradient_count);
+        assert_int_equal(param->statistic, at >= params.data_count - params.statistic_count);
+        assert_int_equal(param->statistic, i < 3);
+    }
+    float loss;
+    assert_int_equal(shoal_net_forward(b.net, &b.compute, &loss, &b.err), SHOAL_OK);
+    shoal_net_backward(b.net, &b.compute, 1, NULL, NULL);
+    assert_true(params.items[2]->blob.data[0] == 1 && params.data[params.data_count - 1] == 0);
+    /* The sum of the bias's gradient: through the global normalisation, which divides by eps^1/2,
+     * and the weights of the inner product. */
+    assert_true(shoal_vec_asum(3, params.items[4]->blob.diff) > 0);
+    built_net_close(&b);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(branches_add_up),
@@ -396,6 +434,7 @@ int main(void) {
         cmocka_unit_test(shares_average_to_the_batch),
         cmocka_unit_test(test_net_uses_the_train_nets_weights),
         cmocka_unit_test(wrong_layers_are_refused),
+        cmocka_unit_test(statistics_lie_last),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,455 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/nchwc/depthwise.h"
+
+#include <string.h>
+
+#include "base/memory.h"
+#include "kernels/nchwc/merge.h"
+#include "kernels/table.h"
+
+/* All three passes sweep over rows of a source that are first put, through the function of an
+ * input, between zeros into a ring of rows that stays in the nearest cache: every number is fetched
+ * once and activated once, and the inner loops know no borders. A task is a band of rows of one
+ * channel block (for weights also several images). */
+
+enum {
+    TASKS = 64,          /* as many at least, where shapes allow: for 8 threads and one image */
+    PART_PIXELS = 256,   /* of one statistic: these rows are still in the nearest cache */
+    SLICE_PIXELS = 2048, /* of a weight gradient's task, where there are enough tasks */
+};
+
+typedef struct Sweep {
+    const ShoalNchwc *engine;
+    const ShoalConvShape *shape;
+    size_t lanes, blocks, taps;
+    ShoalNchwcInput source;
+    int source_h, source_w, rows_h, rows_w; /* rows: of what is swept over */
+    bool spread;                            /* strides divide instead of multiplying */
+    int pad_h, pad_w, span_h;               /* span: rows from the first tap to the last */
+    size_t left, pitch, ring;               /* columns before the source, of a row; rows */
+    ShoalNchwcParts parts;
+    int part_rows, band_rows;
+    size_t bands, group; /* group: images of a task */
+    size_t scratch_bytes;
+
+    const float *weights, *bias; /* packed [blocks][taps][lanes], [blocks][lanes] */
+    float *partials;
+    unsigned char *scratch;
+    const float *dy;                    /* weights */
+    float *y;                           /* forward */
+    bool stats;                         /* forward */
+    const ShoalNchwcGradient *gradient; /* backward data */
+} Sweep;
+
+/* What a thread has: rows between zeros, and where they are. */
+typedef struct Scratch {
+    float *ring, *zeros, *sums;
+    const float **x, **w;
+    int next; /* row of the source not yet in the ring */
+} Scratch;
+
+static size_t div_up(size_t a, size_t b) {
+    return (a + b - 1) / b;
+}
+
+static int least(int a, int b) {
+    return a < b ? a : b;
+}
+
+static int greatest(int a, int b) {
+    return a > b ? a : b;
+}
+
+static int div_floor(int a, int b) {
+    return a >= 0 ? a / b : -((-a + b - 1) / b);
+}
+
+bool shoal_nchwc_depthwise_applies(const ShoalNchwcConv *conv) {
+    const ShoalConvShape *s = &conv->shape;
+    return s->group == s->channels && s->outputs == s->channels && !conv->plain_input;
+}
+
+/* --- Shapes -------------------------------------------------------------------------------- */
+
+static void cut_rows(Sweep *s) {
+    const size_t rows = (size_t)s->rows_h, width = (size_t)s->rows_w;
+    const size_t batch = (size_t)s->shape->batch, units = batch * s->blocks;
+    size_t per_part = PART_PIXELS / width > 0 ? PART_PIXELS / width : 1;
+    per_part = div_up(rows, div_up(rows, per_part));
+    s->parts = (ShoalNchwcParts){batch, rows * width, per_part * width};
+    const size_t most = div_up(rows, per_part), wanted = units < TASKS ? div_up(TASKS, units) : 1;
+    const size_t band = per_part * div_up(most, wanted < most ? wanted : most);
+    s->part_rows = (int)per_part;
+    s->band_rows = (int)band;
+    s->bands = div_up(rows, band);
+    s->group = 1;
+}
+
+/* Forward, and the sweep of the weight gradient. */
+static Sweep sweep_outputs(const ShoalNchwc *engine, const ShoalConvShape *shape) {
+    Sweep s = {.engine = engine, .shape = shape, .lanes = engine->lanes};
+    s.blocks = div_up((size_t)shape->channels, s.lanes);
+    s.taps = (size_t)shape->kernel_h * (size_t)shape->kernel_w;
+    s.source_h = shape->height;
+    s.source_w = shape->width;
+    s.rows_h = shape->out_height;
+    s.rows_w = shape->out_width;
+    s.pad_h = shape->pad_h;
+    s.pad_w = shape->pad_w;
+    s.span_h = (shape->kernel_h - 1) * shape->dilation_h + 1;
+    const int width = (s.rows_w - 1) * shape->stride_w + (shape->kernel_w - 1) * shape->dilation_w;
+    s.left = (size_t)s.pad_w;
+    s.pitch = (size_t)greatest(s.pad_w + s.source_w, width + 1);
+    s.ring = (size_t)least(s.span_h, s.source_h);
+    cut_rows(&s);
+    return s;
+}
+
+/* Backward data. At stride 1 it is a forward with the taps turned round. */
+static Sweep sweep_inputs(const ShoalNchwc *engine, const ShoalConvShape *shape) {
+    Sweep s = sweep_outputs(engine, shape);
+    const int span_w = (shape->kernel_w - 1) * shape->dilation_w + 1;
+    s.source_h = shape->out_height;
+    s.source_w = shape->out_width;
+    s.rows_h = shape->height;
+    s.rows_w = shape->width;
+    s.spread = shape->stride_h != 1 || shape->stride_w != 1 || s.span_h - 1 < s.pad_h ||
+               span_w - 1 < s.pad_w;
+    if (s.spread) {
+        const int before = span_w - 1 - s.pad_w;
+        const int last = (s.rows_w - 1 + s.pad_w) / shape->stride_w;
+        s.left = before > 0 ? div_up((size_t)before, (size_t)shape->stride_w) : 0;
+        s.pitch = s.left + (size_t)greatest(s.source_w, last + 1);
+        s.ring = (size_t)least((s.span_h - 1) / shape->stride_h + 1, s.source_h);
+    } else {
+        /* The strides are 1 already. */
+        s.pad_h = s.span_h - 1 - s.pad_h;
+        s.pad_w = span_w - 1 - s.pad_w;
+        s.left = (size_t)s.pad_w;
+        s.pitch = (size_t)greatest(s.pad_w + s.source_w, s.rows_w + span_w - 1);
+        s.ring = (size_t)least(s.span_h, s.source_h);
+    }
+    cut_rows(&s);
+    return s;
+}
+
+/* The weight gradient: several images per task where that leaves enough tasks. */
+static Sweep sweep_weights(const ShoalNchwc *engine, const ShoalConvShape *shape) {
+    Sweep s = sweep_outputs(engine, shape);
+    const size_t batch = (size_t)shape->batch, pixels = s.parts.pixels;
+    const size_t slices = s.blocks < TASKS ? div_up(TASKS, s.blocks) : 1;
+    size_t group = pixels < SLICE_PIXELS ? SLICE_PIXELS / pixels : 1;
+    if (group > batch / slices)
+        group = batch / slices;
+    if (s.bands == 1 && group > 1)
+        s.group = group;
+    return s;
+}
+
+static size_t slices_of(const Sweep *s) {
+    return div_up((size_t)s->shape->batch, s->group) * s->bands;
+}
+
+/* --- Workspace ----------------------------------------------------------------------------- */
+
+static size_t scratch_floats(const Sweep *s) {
+    return ((s->ring + 1) * s->pitch + s->taps) * s->lanes;
+}
+
+static size_t scratch_bytes(const Sweep *s) {
+    const size_t pointers = 2 * (size_t)s->shape->kernel_h * sizeof(const float *);
+    return shoal_align_up(scratch_floats(s) * sizeof(float)) + shoal_align_up(pointers);
+}
+
+static Scratch scratch_of(const Sweep *s, unsigned thread) {
+    unsigned char *base = s->scratch + (size_t)thread * s->scratch_bytes;
+    const size_t row = s->pitch * s->lanes, floats = scratch_floats(s) * sizeof(float);
+    Scratch scratch = {.ring = (float *)(void *)base};
+    scratch.zeros = scratch.ring + s->ring * row;
+    scratch.sums = scratch.zeros + row;
+    scratch.x = (const float **)(void *)(base + shoal_align_up(floats));
+    scratch.w = scratch.x + s->shape->kernel_h;
+    return scratch;
+}
+
+static size_t packed_bytes(const Sweep *s) {
+    return shoal_align_up((s->taps + 1) * s->blocks * s->lanes * sizeof(float));
+}
+
+/* Bytes of a sweep with partials of this many rows per part. */
+static size_t sweep_bytes(const Sweep *s, size_t rows, unsigned threads) {
+    size_t bytes = shoal_nchwc_partials_bytes(&s->parts, s->blocks, s->lanes, rows), all;
+    if (bytes > SIZE_MAX - SHOAL_ALIGN || !shoal_size_mul(scratch_bytes(s), threads, &all) ||
+        !shoal_size_add(all, packed_bytes(s), &all) ||
+        !shoal_size_add(all, shoal_align_up(bytes), &all))
+        return SIZE_MAX;
+    return all;
+}
+
+static size_t weights_bytes(const Sweep *s, unsigned threads) {
+    size_t bytes = s->taps * s->lanes * sizeof(float), all;
+    if (!shoal_size_mul(bytes, s->blocks * slices_of(s), &bytes) ||
+        !shoal_size_mul(scratch_bytes(s), threads, &all) ||
+        !shoal_size_add(all, shoal_align_up(bytes), &all))
+        return SIZE_MAX;
+    return all;
+}
+
+size_t shoal_nchwc_depthwise_workspace_bytes(const ShoalNchwc *engine, const ShoalNchwcConv *conv,
+                                             unsigned threads) {
+    const Sweep fwd = sweep_outputs(engine, &conv->shape);
+    const Sweep data = sweep_inputs(engine, &conv->shape);
+    const Sweep weights = sweep_weights(engine, &conv->shape);
+    size_t bytes = sweep_bytes(&fwd, SHOAL_NCHWC_STATS_ROWS, threads);
+    size_t more = sweep_bytes(&data, 1 + SHOAL_NCHWC_TERMS, threads);
+    bytes = more > bytes ? more : bytes;
+    more = weights_bytes(&weights, threads);
+    return more > bytes ? more : bytes;
+}
+
+/* Takes weights [channels][taps] (turned: the last tap first) and bias into the workspace, and
+ * gives partials and scratch their places behind. */
+static void prepare(Sweep *s, const ShoalCompute *compute, const float *w, const float *bias,
+                    bool turned, size_t rows) {
+    float *packed = compute->workspace, *to = packed;
+    const size_t channels = (size_t)s->shape->channels;
+    for (size_t block = 0; block < s->blocks; block++)
+        for (size_t t = 0; t < s->taps; t++)
+            for (size_t c = block * s->lanes; c < (block + 1) * s->lanes; c++)
+                *to++ = c < channels ? w[c * s->taps + (turned ? s->taps - 1 - t : t)] : 0;
+    s->weights = packed;
+    if (bias) {
+        memset(to, 0, s->blocks * s->lanes * sizeof *to);
+        memcpy(to, bias, channels * sizeof *to);
+        s->bias = to;
+    }
+    unsigned char *partials = (unsigned char *)compute->workspace + packed_bytes(s);
+    s->partials = (float *)(void *)partials;
+    s->scratch_bytes = scratch_bytes(s);
+    s->scratch =
+        partials + shoal_align_up(shoal_nchwc_partials_bytes(&s->parts, s->blocks, s->lanes, rows));
+}
+
+/* --- Rows ---------------------------------------------------------------------------------- */
+
+/* The first and last row of the source that row i of what is swept over meets; they may lie
+ * outside. */
+static int first_met(const Sweep *s, int i) {
+    if (s->spread)
+        return -div_floor(-(i + s->pad_h - s->span_h + 1), s->shape->stride_h);
+    return i * s->shape->stride_h - s->pad_h;
+}
+
+static int last_met(const Sweep *s, int i) {
+    if (s->spread)
+        return div_floor(i + s->pad_h, s->shape->stride_h);
+    return first_met(s, i) + s->span_h - 1;
+}
+
+static float *ring_row(const Sweep *s, const Scratch *scratch, int row) {
+    return scratch->ring + (size_t)row % s->ring * s->pitch * s->lanes;
+}
+
+/* Zeros around what the rows of a thread will hold; nobody writes there afterwards. */
+static void clear_borders(const Sweep *s, const Scratch *scratch) {
+    const size_t begin = s->left * s->lanes, width = (size_t)s->source_w * s->lanes;
+    const size_t row = s->pitch * s->lanes;
+    for (size_t i = 0; i < s->ring; i++) {
+        float *to = scratch->ring + i * row;
+        memset(to, 0, begin * sizeof *to);
+        memset(to + begin + width, 0, (row - begin - width) * sizeof *to);
+    }
+    memset(scratch->zeros, 0, row * sizeof *scratch->zeros);
+}
+
+static void clear_scratch(const Sweep *s, unsigned threads) {
+    for (unsigned thread = 0; thread < threads; thread++) {
+        const Scratch scratch = scratch_of(s, thread);
+        clear_borders(s, &scratch);
+    }
+}
+
+/* Rows of a plane of the source into the ring, up to the last that row i meets. */
+static void load_rows(const Sweep *s, Scratch *scratch, const float *plane, size_t channel, int i) {
+    const int last = least(last_met(s, i), s->source_h - 1);
+    const float *scale = s->source.scale ? s->source.scale + channel : NULL;
+    const float *shift = s->source.scale ? s->source.shift + channel : NULL;
+    for (int row = greatest(scratch->next, first_met(s, i)); row <= last; row++) {
+        const float *from = plane + (size_t)row * (size_t)s->source_w * s->lanes;
+        s->engine->strip->activate((size_t)s->source_w, from, scale, shift, s->source.relu,
+                                   ring_row(s, scratch, row) + s->left * s->lanes);
+    }
+    scratch->next = greatest(scratch->next, last + 1);
+}
+
+/* Points row->x and row->w at what row i meets. `taps`: the block's packed weights. */
+static void point_rows(const Sweep *s, const Scratch *scratch, const float *taps, int i,
+                       ShoalNchwcDepthwiseRow *row) {
+    const ShoalConvShape *shape = s->shape;
+    row->rows = 0;
+    for (int u = 0; u < shape->kernel_h; u++) {
+        int at = first_met(s, i) + u * shape->dilation_h;
+        if (s->spread) {
+            int place = i + s->pad_h - u * shape->dilation_h;
+            at = place >= 0 && place % shape->stride_h == 0 ? place / shape->stride_h : -1;
+        }
+        const bool inside = at >= 0 && at < s->source_h;
+        if (s->spread && !inside)
+            continue;
+        scratch->x[row->rows] = inside ? ring_row(s, scratch, at) : scratch->zeros;
+        scratch->w[row->rows++] = taps + (size_t)(u * shape->kernel_w) * s->lanes;
+    }
+}
+
+static ShoalNchwcDepthwiseRow row_of(const Sweep *s, const Scratch *scratch) {
+    return (ShoalNchwcDepthwiseRow){.x = scratch->x,
+                                    .w = scratch->w,
+                                    .kernel_w = (size_t)s->shape->kernel_w,
+                                    .stride = (size_t)s->shape->stride_w,
+                                    .dilation = (size_t)s->shape->dilation_w,
+                                    .pad = (size_t)s->pad_w,
+                                    .left = s->left,
+                                    .pixels = (size_t)s->rows_w};
+}
+
+/* --- Forward and backward data -------------------------------------------------------------- */
+
+/* The statistics, or the finish, of the part that ends before row `end`; at: its first number. */
+static void end_part(const Sweep *s, size_t image, size_t block, int begin, int end, size_t at) {
+    const size_t rows =
+        s->stats ? SHOAL_NCHWC_STATS_ROWS : (s->gradient ? shoal_nchwc_sums_rows(s->gradient) : 0);
+    const size_t part =
+        image * shoal_nchwc_parts_per_image(&s->parts) + (size_t)begin / (size_t)s->part_rows;
+    const size_t pixels = (size_t)(end - begin) * (size_t)s->rows_w;
+    float *partial =
+        rows > 0 ? shoal_nchwc_partial(&s->parts, s->lanes, rows, s->partials, block, part) : NULL;
+    if (s->stats)
+        shoal_nchwc_part_stats(s->engine, pixels, s->y + at, partial);
+    if (!s->gradient || !s->gradient->finish)
+        return;
+    if (partial)
+        memset(partial, 0, rows * s->lanes * sizeof *partial);
+    ShoalNchwcFinish finish =
+        shoal_nchwc_finish_at(s->gradient, s->lanes, at, block * s->lanes, partial);
+    s->engine->strip->finish(pixels, &finish);
+}
+
+static void sweep_task(void *context, size_t index, unsigned thread) {
+    const Sweep *s = context;
+    const size_t band = index % s->bands, unit = index / s->bands;
+    const size_t block = unit % s->blocks, width = (size_t)s->rows_w * s->lanes;
+    const float *plane = s->source.x + unit * (size_t)s->source_h * (size_t)s->source_w * s->lanes;
+    const size_t to = unit * (size_t)s->rows_h * width;
+    const int begin = (int)band * s->band_rows, end = least(begin + s->band_rows, s->rows_h);
+    Scratch scratch = scratch_of(s, thread);
+    ShoalNchwcDepthwiseRow row = row_of(s, &scratch);
+    row.bias = s->bias ? s->bias + block * s->lanes : NULL;
+    row.accumulate = s->gradient && s->gradient->accumulate;
+    for (int i = begin, part = begin; i < end; i++) {
+        load_rows(s, &scratch, plane, block * s->lanes, i);
+        point_rows(s, &scratch, s->weights + block * s->taps * s->lanes, i, &row);
+        row.y = s->y + to + (size_t)i * width;
+        if (s->spread)
+            s->engine->depthwise->spread(&row);
+        else
+            s->engine->depthwise->gather(&row);
+        if (i + 1 == end || i + 1 - part == s->part_rows) {
+            end_part(s, unit / s->blocks, block, part, i + 1, to + (size_t)part * width);
+            part = i + 1;
+        }
+    }
+}
+
+static void run_sweep(const ShoalCompute *compute, Sweep *s) {
+    clear_scratch(s, shoal_pool_threads(compute->pool));
+    shoal_pool_run(compute->pool, (size_t)s->shape->batch * s->blocks * s->bands, sweep_task, s);
+}
+
+void shoal_nchwc_depthwise_fwd(const ShoalCompute *compute, const ShoalNchwcConv *conv,
+                               const ShoalNchwcInput *x, const float *w, const float *bias,
+                               float *y, const ShoalNchwcStats *stats) {
+    Sweep s = sweep_outputs(compute->kernels->nchwc, &conv->shape);
+    s.source = *x;
+    s.y = y;
+    s.stats = stats;
+    prepare(&s, compute, w, bias, false, SHOAL_NCHWC_STATS_ROWS);
+    run_sweep(compute, &s);
+    if (stats)
+        shoal_nchwc_merge_stats(compute, &s.parts, s.blocks, s.partials, stats);
+}
+
+void shoal_nchwc_depthwise_bwd_data(const ShoalCompute *compute, const ShoalNchwcConv *conv,
+                                    const float *dy, const float *w, const ShoalNchwcGradient *dx) {
+    Sweep s = sweep_inputs(compute->kernels->nchwc, &conv->shape);
+    s.source.x = dy;
+    s.y = dx->g;
+    s.gradient = dx;
+    prepare(&s, compute, w, NULL, !s.spread, 1 + SHOAL_NCHWC_TERMS);
+    run_sweep(compute, &s);
+    shoal_nchwc_merge_sums(compute, &s.parts, s.blocks, s.partials, dx);
+}
+
+/* --- Backward weights ----------------------------------------------------------------------- */
+
+/* One band of one image into sum [taps][lanes]; every few rows go into scratch->sums first, so that
+ * no float32 sum runs over too many. */
+static void weights_band(const Sweep *s, Scratch *scratch, size_t unit, size_t band, float *sum) {
+    const size_t block = unit % s->blocks, width = (size_t)s->rows_w * s->lanes;
+    const float *plane = s->source.x + unit * (size_t)s->source_h * (size_t)s->source_w * s->lanes;
+    const float *dy = s->dy + unit * (size_t)s->rows_h * width;
+    const int begin = (int)band * s->band_rows, end = least(begin + s->band_rows, s->rows_h);
+    ShoalNchwcDepthwiseRow row = row_of(s, scratch);
+    scratch->next = 0;
+    memset(scratch->sums, 0, s->taps * s->lanes * sizeof *scratch->sums);
+    for (int i = begin, part = begin; i < end; i++) {
+        load_rows(s, scratch, plane, block * s->lanes, i);
+        point_rows(s, scratch, scratch->sums, i, &row);
+        s->engine->depthwise->weights(&row, dy + (size_t)i * width, scratch->sums);
+        if (i + 1 == end || i + 1 - part == s->part_rows) {
+            s->engine->strip->add(s->taps, scratch->sums, sum);
+            memset(scratch->sums, 0, s->taps * s->lanes * sizeof *scratch->sums);
+            part = i + 1;
+        }
+    }
+}
+
+static void weights_task(void *context, size_t index, unsigned thread) {
+    const Sweep *s = context;
+    const size_t band = index % s->bands, block = index / s->bands % s->blocks;
+    const size_t slice = index / s->bands / s->blocks, batch = (size_t)s->shape->batch;
+    float *sum = s->partials + index * s->taps * s->lanes;
+    Scratch scratch = scratch_of(s, thread);
+    memset(sum, 0, s->taps * s->lanes * sizeof *sum);
+    for (size_t i = slice * s->group; i < (slice + 1) * s->group && i < batch; i++)
+        weights_band(s, &scratch, i * s->blocks + block, band, sum);
+}
+
+/* Adds the sums of all tasks, in their order, to dw. */
+static void merge_weights(const Sweep *s, float *dw) {
+    const size_t per_slice = s->blocks * s->bands, tasks = slices_of(s) * s->blocks;
+    for (size_t c = 0; c < (size_t)s->shape->channels; c++)
+        for (size_t t = 0; t < s->taps; t++) {
+            const size_t first = c / s->lanes * s->bands;
+            double sum = 0;
+            for (size_t slice = 0; slice < tasks; slice += per_slice)
+                for (size_t band = 0; band < s->bands; band++)
+                    sum += (double)s->partials[((slice + first + band) * s->taps + t) * s->lanes +
+                                               c % s->lanes];
+            dw[c * s->taps + t] += (float)sum;
+        }
+}
+
+void shoal_nchwc_depthwise_bwd_weights(const ShoalCompute *compute, const ShoalNchwcConv *conv,
+                                       const ShoalNchwcInput *x, const float *dy, float *dw) {
+    Sweep s = sweep_weights(compute->kernels->nchwc, &conv->shape);
+    const size_t tasks = slices_of(&s) * s.blocks;
+    s.source = *x;
+    s.dy = dy;
+    s.partials = compute->workspace;
+    s.scratch_bytes = scratch_bytes(&s);
+    s.scratch = (unsigned char *)compute->workspace +
+                shoal_align_up(tasks * s.taps * s.lanes * sizeof(float));
+    clear_scratch(&s, shoal_pool_threads(compute->pool));
+    shoal_pool_run(compute->pool, tasks, weights_task, &s);
+    merge_weights(&s, dw);
+}

@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/nchwc_check.h"
+
+#include "kernels/nchwc/depthwise.h"
+#include "kernels/table.h"
+
+/* Depthwise convolution on blocked tensors, all passes, against its definition in double. */
+
+typedef struct Case {
+    ShoalNchwcConv conv;
+    ShoalNchwcDims in, out;
+    int lanes, taps;
+    Array x, scale, shift, w, bias, dy;
+} Case;
+
+static Case case_of(int lanes, ShoalConvShape s) {
+    s.out_height = (s.height + 2 * s.pad_h - (s.kernel_h - 1) * s.dilation_h - 1) / s.stride_h + 1;
+    s.out_width = (s.width + 2 * s.pad_w - (s.kernel_w - 1) * s.dilation_w - 1) / s.stride_w + 1;
+    s.outputs = s.group = s.channels;
+    Case c = {.conv = {.shape = s}, .lanes = lanes, .taps = s.kernel_h * s.kernel_w};
+    c.in = (ShoalNchwcDims){s.batch, s.channels, s.height, s.width};
+    c.out = (ShoalNchwcDims){s.batch, s.channels, s.out_height, s.out_width};
+    c.x = nchwc_random(&c.in, lanes);
+    c.dy = nchwc_random(&c.out, lanes);
+    c.scale = channels_random(s.channels, lanes);
+    c.shift = channels_random(s.channels, lanes);
+    c.w = array_random((size_t)(s.channels * c.taps));
+    c.bias = array_random((size_t)s.channels);
+    return c;
+}
+
+static void case_close(Case *c) {
+    Array *arrays[] = {&c->x, &c->scale, &c->shift, &c->w, &c->bias, &c->dy};
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
+        array_close(arrays[i]);
+}
+
+static ShoalCompute compute_for(ShoalCpuLevel level, unsigned threads, const Case *c) {
+    const unsigned most = threads > 0 ? threads : 1;
+    const ShoalNchwc *engine = shoal_kernels_for(level)->nchwc;
+    return check_compute(level, threads,
+                         shoal_nchwc_depthwise_workspace_bytes(engine, &c->conv, most));
+}
+
+/* One product of the sum: where its numbers lie. */
+typedef struct Meeting {
+    size_t in, out;
+    int weight; /* in c->w */
+} Meeting;
+
+/* What output p meets with tap t; false when that is outside the image. */
+static bool meets(const Case *c, int n, int channel, size_t p, int t, Meeting *m) {
+    const ShoalConvShape *s = &c->conv.shape;
+    int i = (int)p / s->out_width, j = (int)p % s->out_width;
+    int h = i * s->stride_h - s->pad_h + t / s->kernel_w * s->dilation_h;
+    int w = j * s->stride_w - s->pad_w + t % s->kernel_w * s->dilation_w;
+    m->out = nchwc_at(&c->out, c->lanes, n, channel, p);
+    m->weight = channel * c->taps + t;
+    if (h < 0 || h >= s->height || w < 0 || w >= s->width)
+        return false;
+    m->in = nchwc_at(&c->in, c->lanes, n, channel, (size_t)(h * s->width + w));
+    return true;
+}
+
+#define FOR_MEETINGS(c, n, channel, m)                                                             \
+    for (int n = 0; n < (c)->in.batch; n++)                                                        \
+        for (int channel = 0; channel < (c)->in.channels; channel++)                               \
+            for (size_t p_ = 0; p_ < nchwc_plane(&(c)->out); p_++)                                 \
+                for (int t_ = 0; t_ < (c)->taps; t_++)                                             \
+                    if (meets(c, n, channel, p_, t_, &(m)))
+
+typedef struct Expected {
+    double *value, *size;
+} Expected;
+
+static Expected expected_of(size_t count) {
+    return (Expected){shoal_calloc(count, sizeof(double)), shoal_calloc(count, sizeof(double))};
+}
+
+static void expected_close(Expected *e) {
+    shoal_free(e->value);
+    shoal_free(e->size);
+}
+
+static Expected expect_fwd(const Case *c, const ShoalNchwcInput *x, bool bias) {
+    Expected e = expected_of(c->dy.count);
+    Meeting m;
+    FOR_MEETINGS(c, n, channel, m) {
+        double size, value = nchwc_value(x, m.in, channel, &size);
+        e.value[m.out] += value * (double)c->w.data[m.weight];
+        e.size[m.out] += size * fabs((double)c->w.data[m.weight]);
+    }
+    FOR_NCHWC(&c->out, c->lanes, n, channel, p)
+    if (bias && channel < c->out.channels) {
+        size_t at = nchwc_at(&c->out, c->lanes, n, channel, p);
+        e.value[at] += (double)c->bias.data[channel];
+        e.size[at] += fabs((double)c->bias.data[channel]);
+    }
+    return e;
+}
+
+/* kind: bits 0..1 the input's function, bit 2 bias, bit 3 statistics. */
+static void check_fwd(const Case *c, ShoalCpuLevel level, int kind) {
+    const size_t padded = shoal_nchwc_padded(c->in.channels, c->lanes);
+    ShoalNchwcInput x = input_of(&c->x, &c->scale, &c->shift, kind & 3);
+    Expected e = expect_fwd(c, &x, kind & 4);
+    void *first = NULL, *first_stats = NULL;
+    for (unsigned threads = 0; threads <= MOST_THREADS; threads++) {
+        ShoalCompute compute = compute_for(level, threads, c);
+        Array y = aligned_blank(c->dy.count);
+        double *sums = shoal_calloc(2 * padded, sizeof *sums);
+        ShoalNchwcStats stats = {sums, sums + padded};
+        shoal_nchwc_depthwise_fwd(&compute, &c->conv, &x, c->w.data, kind & 4 ? c->bias.data : NULL,
+                                  y.data, kind & 8 ? &stats : NULL);
+        check_padding("forward", &c->out, c->lanes, y.data);
+        check_close("forward", y.count, (size_t)c->taps + 3, y.data, e.value, e.size);
+        if (kind & 8)
+            check_stats("forward's statistics", &c->out, c->lanes, y.data, &stats);
+        check_same_bits("forward", y.data, &first, y.count * sizeof(float));
+        check_same_bits("forward's statistics", sums, &first_stats, 2 * padded * sizeof *sums);
+        shoal_free(sums);
+        array_close(&y);
+        check_compute_close(&compute);
+    }
+    shoal_free(first);
+    shoal_free(first_stats);
+    expected_close(&e);
+}
+
+static void check_bwd_data(const Case *c, ShoalCpuLevel level, int kind) {
+    const size_t padded = shoal_nchwc_padded(c->in.channels, c->lanes);
+    GradientCase g = gradient_case(&c->in, c->lanes, kind);
+    Expected e = expected_of(c->x.count);
+    void *first = NULL, *first_sums = NULL;
+    Meeting m;
+    FOR_MEETINGS(c, n, channel, m) {
+        double term = (double)c->dy.data[m.out] * (double)c->w.data[m.weight];
+        e.value[m.in] += term;
+        e.size[m.in] += fabs(term);
+    }
+    for (unsigned threads = 0; threads <= MOST_THREADS; threads++) {
+        ShoalCompute compute = compute_for(level, threads, c);
+        Array got = aligned_blank(c->x.count);
+        ShoalNchwcGradient dx = gradient_of(&g, got.data);
+        shoal_nchwc_depthwise_bwd_data(&compute, &c->conv, c->dy.data, c->w.data, &dx);
+        check_gradient("backward data", &g, &dx, e.value, e.size, (size_t)c->taps);
+        check_same_bits("backward data", got.data, &first, got.count * sizeof(float));
+        check_same_bits("backward data's sums", g.sums, &first_sums, 3 * padded * sizeof(double));
+        array_close(&got);
+        check_compute_close(&compute);
+    }
+    shoal_free(first);
+    shoal_free(first_sums);
+    expected_close(&e);
+    gradient_case_close(&g);
+}
+
+static void check_bwd_weights(const Case *c, ShoalCpuLevel level, int kind) {
+    ShoalNchwcInput x = input_of(&c->x, &c->scale, &c->shift, kind & 3);
+    Expected e = expected_of(c->w.count);
+    Array before = array_random(c->w.count);
+    void *first = NULL;
+    for (size_t i = 0; i < before.count; i++) {
+        e.value[i] = (double)before.data[i];
+        e.size[i] = fabs(e.value[i]);
+    }
+    Meeting m;
+    FOR_MEETINGS(c, n, channel, m) {
+        double size, value = nchwc_value(&x, m.in, channel, &size);
+        e.value[m.weight] += value * (double)c->dy.data[m.out];
+        e.size[m.weight] += size * fabs((double)c->dy.data[m.out]);
+    }
+    for (unsigned threads = 0; threads <= MOST_THREADS; threads++) {
+        ShoalCompute compute = compute_for(level, threads, c);
+        Array dw = array_copy(&before);
+        shoal_nchwc_depthwise_bwd_weights(&compute, &c->conv, &x, c->dy.data, dw.data);
+        check_close("backward weights", dw.count, (size_t)c->out.batch * nchwc_plane(&c->out),
+                    dw.data, e.value, e.size);
+        check_same_bits("backward weights", dw.data, &first, dw.count * sizeof(float));
+        array_close(&dw);
+        check_compute_close(&compute);
+    }
+    shoal_free(first);
+    array_close(&before);
+    expected_close(&e);
+}
+
+/* All passes with one choice of what comes with them; other choices for other shapes. */
+static void check_all(ShoalConvShape shape) {
+    FOR_NCHWC_LEVELS(level, lanes) {
+        Case c = case_of(lanes, shape);
+        assert_true(shoal_nchwc_depthwise_applies(&c.conv));
+        int kind = (int)check_below(GRADIENT_KINDS);
+        while (!gradient_kind_valid(kind))
+            kind = (int)check_below(GRADIENT_KINDS);
+        check_fwd(&c, level, (int)check_below(16));
+        check_bwd_data(&c, level, kind);
+        check_bwd_weights(&c, level, (int)check_below(4));
+        case_close(&c);
+    }
+}
+
+static ShoalConvShape square(int batch, int channels, int size, int kernel, int stride, int pad,
+                             int dilation) {
+    return (ShoalConvShape){.batch = batch,
+                            .channels = channels,
+                            .height = size,
+                            .width = size,
+                            .kernel_h = kernel,
+                            .kernel_w = kernel,
+                            .stride_h = stride,
+                            .stride_w = stride,
+                            .pad_h = pad,
+                            .pad_w = pad,
+                            .dilation_h = dilation,
+                            .dilation_w = dilation};
+}
+
+static void three_by_three(void **state) {
+    static const int channels[] = {1, 3, 16, 20, 50};
+    (void)state;
+    for (int size = 3; size <= 36; size += 1 + size / 6)
+        for (int stride = 1; stride <= 2; stride++)
+            for (int pad = 0; pad <= 2; pad++)
+                check_all(square(1 + size % 3, channels[check_below(5)], size, 3, stride, pad, 1));
+    check_all(square(9, 20, 14, 3, 1, 1, 1));
+    check_all(square(1, 5, 61, 3, 2, 1, 1));
+}
+
+/* Every function, bias, statistics and gradient, at both fast shapes. */
+static void every_kind(void **state) {
+    (void)state;
+    FOR_NCHWC_LEVELS(level, lanes)
+    for (int stride = 1; stride <= 2; stride++) {
+        Case c = case_of(lanes, square(2, 19, 10, 3, stride, 1, 1));
+        for (int kind = 0; kind < 16; kind++)
+            check_fwd(&c, level, kind);
+        for (int kind = 0; kind < GRADIENT_KINDS; kind++)
+            if (gradient_kind_valid(kind))
+                check_bwd_data(&c, level, kind);
+        for (int kind = 0; kind < 4; kind++)
+            check_bwd_weights(&c, level, kind);
+        case_close(&c);
+    }
+}
+
+static int between(int low, int high) {
+    return low + (int)check_below((size_t)(high - low + 1));
+}
+
+static void any_shape(void **state) {
+    (void)state;
+    for (int i = 0; i < 120; i++) {
+        ShoalConvShape s = {.batch = between(1, 3), .channels = between(1, 40)};
+        s.kernel_h = between(1, 5);
+        s.kernel_w = between(1, 5);
+        s.stride_h = between(1, 4);
+        s.stride_w = between(1, 4);
+        s.dilation_h = between(1, 3);
+        s.dilation_w = between(1, 3);
+        s.pad_h = between(0, 5);
+        s.pad_w = between(0, 5);
+        s.height = between(1, 8) + (s.kernel_h - 1) * s.dilation_h;
+        s.width = between(1, 24) + (s.kernel_w - 1) * s.dilation_w;
+        check_all(s);
+    }
+}
+
+/* Pads that are wider than image or kernel. */
+static void wide_pads(void **state) {
+    (void)state;
+    check_all(square(2, 3, 1, 3, 1, 1, 1));
+    check_all(square(2, 3, 2, 3, 2, 1, 1));
+    check_all(square(1, 17, 2, 5, 1, 4, 1));
+    check_all(square(1, 3, 4, 1, 1, 3, 1));
+    check_all(square(1, 3, 3, 2, 3, 7, 2));
+}
+
+static void what_applies(void **state) {
+    (void)state;
+    ShoalNchwcConv conv = {.shape = {.channels = 8, .outputs = 8, .group = 8}};
+    assert_true(shoal_nchwc_depthwise_applies(&conv));
+    conv.shape.outputs = 16;
+    assert_false(shoal_nchwc_depthwise_applies(&conv));
+    conv.shape = (ShoalConvShape){.channels = 8, .outputs = 8, .group = 4};
+    assert_false(shoal_nchwc_depthwise_applies(&conv));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(three_by_three), cmocka_unit_test(every_kind),
+        cmocka_unit_test(any_shape),      cmocka_unit_test(wide_pads),
+        cmocka_unit_test(what_applies),
+    };
+    return cmocka_run_group_tests(tests, check_start, check_stop);
+}

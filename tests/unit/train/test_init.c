@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "net/net.h"
+#include "solver/solver.h"
+#include "train/init_nets.h"
+
+static char *text_of(void (*write)(FILE *out, const char *folder), size_t *size) {
+    char *text = NULL;
+    FILE *out = open_memstream(&text, size);
+    assert_non_null(out);
+    write(out, "dir");
+    fclose(out);
+    return text;
+}
+
+static ShoalStatus image_shape(void *context, const Caffe__LayerParameter *layer, int dims[3],
+                               ShoalError *err) {
+    (void)context;
+    (void)err;
+    const Caffe__TransformationParameter *param = layer->transform_param;
+    bool crop = param && param->crop_size;
+    dims[0] = crop ? 3 : 1;
+    dims[1] = dims[2] = crop ? (int)param->crop_size : 28;
+    return SHOAL_OK;
+}
+
+static void parse(const char *name, ShoalCaffeNet *model) {
+    size_t size;
+    char *text = text_of(shoal_init_net_find(name)->train_val, &size);
+    ShoalError err = {0};
+    if (shoal_caffe_net_from_text(text, size, name, model, &err))
+        fail_msg("%s", err.text);
+    free(text);
+}
+
+static ShoalNet *build(const ShoalCaffeNet *model, Caffe__Phase phase) {
+    const ShoalNetOptions options = {.phase = phase,
+                                     .capacity = 1,
+                                     .backward = phase == CAFFE__PHASE__TRAIN,
+                                     .source_shape = image_shape};
+    ShoalError err = {0};
+    ShoalNet *net = NULL;
+    if (shoal_net_create(model, &options, &net, &err))
+        fail_msg("%s", err.text);
+    return net;
+}
+
+/* Published sizes: torchvision's resnet50 has 25,557,032 (v1 has the bias of its stem besides);
+ * the others follow from the tables of the papers and files. */
+static void sizes_are_the_known_ones(void **state) {
+    (void)state;
+    static const struct {
+        const char *name;
+        size_t weights;
+    } known[] = {{"resnet50", 25557032},
+                 {"resnet50_v1", 25557096},
+                 {"mobilenet_v1", 4231976},
+                 {"alexnet", 60965224},
+                 {"lenet", 431080}};
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        ShoalCaffeNet model;
+        parse(known[i].name, &model);
+        ShoalNet *net = build(&model, CAFFE__PHASE__TRAIN);
+        ShoalNetParams params = shoal_net_params(net);
+        size_t learnable = 0;
+        for (int p = 0; p < params.count; p++)
+            learnable += params.items[p]->learns ? params.items[p]->blob.count : 0;
+        assert_int_equal(learnable, known[i].weights);
+        shoal_net_destroy(net);
+        shoal_caffe_net_close(&model);
+    }
+}
+
+static void test_phase_tells_accuracy(void **state) {
+    (void)state;
+    for (int n = 0; shoal_init_net_at(n); n++) {
+        const char *name = shoal_init_net_at(n)->name;
+        bool lenet = !strcmp(name, "lenet");
+        ShoalCaffeNet model;
+        parse(name, &model);
+        ShoalNet *net = build(&model, CAFFE__PHASE__TEST);
+        assert_int_equal(shoal_net_outputs(net), lenet ? 2 : 3);
+        assert_string_equal(shoal_net_output(net, 0)->name, lenet ? "accuracy" : "accuracy/top1");
+        shoal_net_destroy(net);
+        shoal_caffe_net_close(&model);
+    }
+}
+
+static int stride_of(const ShoalCaffeNet *model, const char *layer) {
+    for (size_t i = 0; i < model->param->n_layer; i++) {
+        const Caffe__LayerParameter *param = model->param->layer[i];
+        if (!strcmp(param->name, layer))
+            return param->convolution_param->n_stride ? (int)param->convolution_param->stride[0]
+                                                      : 1;
+    }
+    fail_msg("no layer %s", layer);
+    return 0;
+}
+
+static void versions_differ_in_the_stride(void **state) {
+    (void)state;
+    ShoalCaffeNet modern, first;
+    parse("resnet50", &modern);
+    parse("resnet50_v1", &first);
+    for (char stage = '2'; stage <= '5'; stage++) {
+        int stride = stage == '2' ? 1 : 2;
+        char a[] = "res0a_branch2a", b[] = "res0a_branch2b", side[] = "res0a_branch1";
+        a[3] = b[3] = side[3] = stage;
+        assert_int_equal(stride_of(&modern, a), 1);
+        assert_int_equal(stride_of(&modern, b), stride);
+        assert_int_equal(stride_of(&first, a), stride);
+        assert_int_equal(stride_of(&first, b), 1);
+        assert_int_equal(stride_of(&modern, side), stride);
+        assert_int_equal(stride_of(&first, side), stride);
+    }
+    shoal_caffe_net_close(&modern);
+    shoal_caffe_net_close(&first);
+}
+
+static void solvers_are_complete(void **state) {
+    (void)state;
+    for (int n = 0; shoal_init_net_at(n); n++) {
+        size_t size;
+        char *text = text_of(shoal_init_net_at(n)->solver, &size);
+        ShoalError err = {0};
+        Caffe__SolverParameter *solver = NULL;
+        if (shoal_caffe_solver_from_text(text, size, "solver", NULL, &solver, &err) ||
+            shoal_solver_check(solver, &err))
+            fail_msg("%s", err.text);
+        assert_string_equal(solver->net, "dir/train_val.prototxt");
+        assert_int_equal(strncmp(solver->snapshot_prefix, "dir/", 4), 0);
+        assert_true(solver->max_iter > 0 && solver->n_test_iter == 1);
+        caffe__solver_parameter__free_unpacked(solver, NULL);
+        free(text);
+    }
+}
+
+static void table_ends(void **state) {
+    (void)state;
+    assert_null(shoal_init_net_at(-1));
+    assert_null(shoal_init_net_at(5));
+    assert_null(shoal_init_net_find("vgg"));
+    assert_null(shoal_init_net_find(""));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sizes_are_the_known_ones),
+        cmocka_unit_test(test_phase_tells_accuracy),
+        cmocka_unit_test(versions_differ_in_the_stride),
+        cmocka_unit_test(solvers_are_complete),
+        cmocka_unit_test(table_ends),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
