@@ -3,8 +3,8 @@
 #
 #   make            install what is missing, build into build/
 #   make demo       train LeNet on MNIST with four workers
-#   make test       every test, then again under the sanitizers
-#   make bench      speed, printed as it is measured
+#   make test       every test, then again under the sanitizers, those of the kernels also for ARM
+#   make bench      training speed beside PyTorch and Caffe; BENCH="--help" tells more
 #   make install    PREFIX=/usr/local DESTDIR=
 #   make clean      remove the build folders
 
@@ -17,7 +17,7 @@ THREADED = ^(unit_base_pool|unit_collective_.*|unit_train_.*|cluster_.*)$$
 # Where the kernel randomises addresses too much for the thread sanitizer, without that.
 FIXED_ADDRESSES = $$(setarch -R true 2>/dev/null && echo setarch -R)
 
-.PHONY: all build deps demo test test-release test-asan test-tsan bench install clean
+.PHONY: all build deps demo test test-release test-asan test-tsan test-arm64 bench install clean
 
 all: build
 
@@ -31,7 +31,7 @@ build: deps
 demo:
 	@scripts/demo.sh
 
-test: test-tsan
+test: test-arm64
 
 test-release: build
 	ctest --preset release --parallel $(JOBS)
@@ -48,11 +48,16 @@ test-tsan: test-asan
 	TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 \
 		$(FIXED_ADDRESSES) ctest --preset tsan --parallel $(JOBS) --tests-regex '$(THREADED)'
 
+# BENCH: flags of bench/run.py, such as BENCH="--nets resnet50 --rounds 5". CAFFE: a caffe binary.
+# On an ARM machine the tests above are these.
+test-arm64: test-tsan
+	@[ "$$(uname -m)" = aarch64 ] || scripts/test_arm64.sh $(JOBS)
+
 bench: build
-	build/bench_kernels
+	python3 bench/run.py $(BENCH)
 
 install: build
 	DESTDIR="$(DESTDIR)" cmake --install build --prefix "$(PREFIX)"
 
 clean:
-	rm -rf build build-asan build-tsan
+	rm -rf build build-asan build-tsan build-arm64

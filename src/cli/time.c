@@ -55,6 +55,11 @@ static void print_head(const char *first, int width, const char *last) {
 
 static void print_row(const ShoalTimes *times, const char *first, int width,
                       const ShoalLayerTime *row) {
+    if (row->fused_into) {
+        printf("%-*s  %-15s %11s %11s %6s %9s %8s %6s %8s %6s  %s\n", width, first, row->type, "-",
+               "-", "-", "-", "-", "-", "-", "-", row->fused_into);
+        return;
+    }
     double total = times->forward_ms + times->backward_ms, ms = both_ms(row);
     printf("%-*s  %-15s %11.3f %11.3f %5.1f%%", width, first, row->type, row->forward_ms,
            row->backward_ms, percent(ms, total));
@@ -64,10 +69,9 @@ static void print_row(const ShoalTimes *times, const char *first, int width,
     else
         printf(" %9s %8s %6s", "-", "-", "-");
     if (both_gb(row) > 0)
-        printf(" %8.4f %6.1f", both_gb(row), per_second(both_gb(row), ms));
+        printf(" %8.4f %6.1f\n", both_gb(row), per_second(both_gb(row), ms));
     else
-        printf(" %8s %6s", "-", "-");
-    printf("%s%s\n", row->fused_into ? "  " : "", row->fused_into ? row->fused_into : "");
+        printf(" %8s %6s\n", "-", "-");
 }
 
 static void print_layers(const ShoalTimes *times) {

@@ -8,7 +8,7 @@
  * the value cancels to the bit in L(x+h) - L(x-h); of what does, each top is off by about 1e-7, so
  * the quotient by about 1e-7 * sqrt(tops) / 2e-2 < 1e-4 for the sizes here, where gradients are
  * about 1; the curvature term h^2/6 * L''' is below 1e-4 for softmax. Inputs of ReLU stay 0.05
- * away from its kink, inputs of MAX pooling differ by more than 2 h. */
+ * away from its kink, inputs of MAX differ by more than 2 h. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -27,11 +27,11 @@
 #define THRESHOLD 1e-3
 #define BEFORE 0.25f /* what weight diffs hold before backward, which is to add to it */
 
-typedef enum InputKind { SMOOTH, OFF_ZERO, DISTINCT } InputKind;
+typedef enum InputKind { SMOOTH, OFF_ZERO, DISTINCT, APART } InputKind;
 
 typedef struct GradCase {
     const char *text;
-    Shape bottoms[2];
+    Shape bottoms[3];
     int n_bottoms;
     InputKind inputs;
     int classes; /* bottom 1 holds labels below this */
@@ -222,6 +222,254 @@ static const GradCase CASES[] = {
      -1,
      0},
     {LOSS("loss_param { normalize: true }"), {SHAPE(2, 3, 3), SHAPE(2, 3)}, 2, SMOOTH, 3, 0, 0},
+    {"name: 'b' type: 'BatchNorm' bottom: 'x' top: 'y' batch_norm_param {  }",
+     {SHAPE(3, 2, 3, 4)},
+     1,
+     SMOOTH,
+     0,
+     0,
+     0},
+    {"name: 'b' type: 'BatchNorm' bottom: 'x' top: 'x' batch_norm_param { eps: 0.05 }",
+     {SHAPE(4, 3, 2, 5)},
+     1,
+     SMOOTH,
+     0,
+     0,
+     0},
+    {"name: 'b' type: 'BatchNorm' bottom: 'x' top: 'y' batch_norm_param { use_global_stats: true }",
+     {SHAPE(3, 2, 3, 4)},
+     1,
+     SMOOTH,
+     0,
+     0,
+     0},
+    {"name: 'b' type: 'BatchNorm' bottom: 'x' top: 'x' batch_norm_param { use_global_stats: true "
+     "eps: 0.1 }",
+     {SHAPE(5, 4)},
+     1,
+     SMOOTH,
+     0,
+     0,
+     0},
+    {"name: 'b' type: 'BatchNorm' bottom: 'x' top: 'y' batch_norm_param { moving_average_fraction: "
+     "0.5 }",
+     {SHAPE(6, 3)},
+     1,
+     SMOOTH,
+     0,
+     0,
+     0},
+    {"name: 's' type: 'Scale' bottom: 'x' top: 'y' scale_param {  } ",
+     {SHAPE(3, 2, 3, 4)},
+     1,
+     SMOOTH,
+     0,
+     0,
+     0},
+    {"name: 's' type: 'Scale' bottom: 'x' top: 'x' scale_param { bias_term: true } ",
+     {SHAPE(3, 2, 3, 4)},
+     1,
+     SMOOTH,
+     0,
+     0,
+     0},
+    {"name: 's' type: 'Scale' bottom: 'x' top: 'y' scale_param { bias_term: true axis: 2 num_axes: "
+     "2 } ",
+     {SHAPE(2, 3, 4, 2)},
+     1,
+     SMOOTH,
+     0,
+     0,
+     0},
+    {"name: 's' type: 'Scale' bottom: 'x' top: 'y' scale_param { bias_term: true axis: 0 num_axes: "
+     "-1 } ",
+     {SHAPE(3, 4)},
+     1,
+     SMOOTH,
+     0,
+     0,
+     0},
+    {"name: 's' type: 'Scale' bottom: 'x' top: 'x' scale_param { bias_term: true num_axes: 0 } ",
+     {SHAPE(3, 2, 4)},
+     1,
+     SMOOTH,
+     0,
+     0,
+     0},
+    {"name: 's' type: 'Scale' bottom: 'x' top: 'y' scale_param { bias_term: true } param { "
+     "lr_mult: 0 } param { lr_mult: 1 }",
+     {SHAPE(3, 2, 3)},
+     1,
+     SMOOTH,
+     0,
+     0,
+     0},
+    {"name: 's' type: 'Scale' bottom: 'x' top: 'x' scale_param { bias_term: true } param { "
+     "lr_mult: 1 } param { lr_mult: 0 }",
+     {SHAPE(3, 2, 3)},
+     1,
+     SMOOTH,
+     0,
+     0,
+     0},
+    {"name: 's' type: 'Scale' bottom: 'x' bottom: 'z' top: 'y' scale_param { axis: 0 } ",
+     {SHAPE(3, 2, 2, 3), SHAPE(3, 2)},
+     2,
+     SMOOTH,
+     0,
+     0,
+     0},
+    {"name: 's' type: 'Scale' bottom: 'x' bottom: 'z' top: 'x' scale_param { axis: 1 bias_term: "
+     "true } ",
+     {SHAPE(2, 3, 4), SHAPE(3)},
+     2,
+     SMOOTH,
+     0,
+     0,
+     0},
+    {"name: 's' type: 'Scale' bottom: 'x' bottom: 'z' top: 'y' scale_param { axis: -1 } ",
+     {SHAPE(3, 2, 4), SHAPE(4)},
+     2,
+     SMOOTH,
+     0,
+     0,
+     0},
+    {"name: 'e' type: 'Eltwise' bottom: 'x' bottom: 'z' top: 'y' eltwise_param {  }",
+     {SHAPE(3, 2, 4), SHAPE(3, 2, 4)},
+     2,
+     SMOOTH,
+     0,
+     0,
+     0},
+    {"name: 'e' type: 'Eltwise' bottom: 'x' bottom: 'z' bottom: 'w' top: 'y' eltwise_param { "
+     "coeff: 1 coeff: -0.5 coeff: 2 }",
+     {SHAPE(3, 7), SHAPE(3, 7), SHAPE(3, 7)},
+     3,
+     SMOOTH,
+     0,
+     0,
+     0},
+    {"name: 'e' type: 'Eltwise' bottom: 'x' bottom: 'z' bottom: 'w' top: 'y' eltwise_param {  }",
+     {SHAPE(3, 7), SHAPE(3, 7), SHAPE(3, 7)},
+     3,
+     SMOOTH,
+     0,
+     0,
+     0},
+    {"name: 'e' type: 'Eltwise' bottom: 'x' bottom: 'z' top: 'y' eltwise_param { operation: PROD }",
+     {SHAPE(3, 2, 4), SHAPE(3, 2, 4)},
+     2,
+     SMOOTH,
+     0,
+     0,
+     0},
+    {"name: 'e' type: 'Eltwise' bottom: 'x' bottom: 'z' bottom: 'w' top: 'y' eltwise_param { "
+     "operation: PROD }",
+     {SHAPE(3, 7), SHAPE(3, 7), SHAPE(3, 7)},
+     3,
+     SMOOTH,
+     0,
+     0,
+     0},
+    {"name: 'e' type: 'Eltwise' bottom: 'x' bottom: 'z' bottom: 'w' top: 'y' eltwise_param { "
+     "operation: PROD stable_prod_grad: false }",
+     {SHAPE(3, 7), SHAPE(3, 7), SHAPE(3, 7)},
+     3,
+     OFF_ZERO,
+     0,
+     0,
+     0},
+    {"name: 'e' type: 'Eltwise' bottom: 'x' bottom: 'z' top: 'y' eltwise_param { operation: MAX }",
+     {SHAPE(4, 9), SHAPE(4, 9)},
+     2,
+     APART,
+     0,
+     0,
+     0},
+    {"name: 'e' type: 'Eltwise' bottom: 'x' bottom: 'z' bottom: 'w' top: 'y' eltwise_param { "
+     "operation: MAX }",
+     {SHAPE(4, 9), SHAPE(4, 9), SHAPE(4, 9)},
+     3,
+     APART,
+     0,
+     0,
+     0},
+    {"name: 'n' type: 'LRN' bottom: 'x' top: 'y' lrn_param { alpha: 0.8 k: 1.5 }",
+     {SHAPE(2, 7, 3, 2)},
+     1,
+     SMOOTH,
+     0,
+     0,
+     0},
+    {"name: 'n' type: 'LRN' bottom: 'x' top: 'y' lrn_param { local_size: 3 alpha: 0.9 beta: 0.5 }",
+     {SHAPE(2, 4, 2, 3)},
+     1,
+     SMOOTH,
+     0,
+     0,
+     0},
+    {"name: 'n' type: 'LRN' bottom: 'x' top: 'y' lrn_param { local_size: 9 alpha: 0.7 beta: 1.3 k: "
+     "2 }",
+     {SHAPE(2, 5, 2, 3)},
+     1,
+     SMOOTH,
+     0,
+     0,
+     0},
+    {"name: 'n' type: 'LRN' bottom: 'x' top: 'y' lrn_param { local_size: 1 alpha: 0.7 }",
+     {SHAPE(1, 3, 4, 4)},
+     1,
+     SMOOTH,
+     0,
+     0,
+     0},
+    {"name: 'n' type: 'LRN' bottom: 'x' top: 'y' lrn_param { norm_region: WITHIN_CHANNEL "
+     "local_size: 3 alpha: 2 }",
+     {SHAPE(2, 2, 5, 4)},
+     1,
+     SMOOTH,
+     0,
+     0,
+     0},
+    {"name: 'n' type: 'LRN' bottom: 'x' top: 'y' lrn_param { norm_region: WITHIN_CHANNEL "
+     "local_size: 7 alpha: 3 beta: 0.6 }",
+     {SHAPE(2, 1, 3, 5)},
+     1,
+     SMOOTH,
+     0,
+     0,
+     0},
+    {"name: 'c' type: 'Concat' bottom: 'x' bottom: 'z' bottom: 'w' top: 'y' concat_param {  }",
+     {SHAPE(2, 3, 4), SHAPE(2, 1, 4), SHAPE(2, 2, 4)},
+     3,
+     SMOOTH,
+     0,
+     0,
+     0},
+    {"name: 'c' type: 'Concat' bottom: 'x' bottom: 'z' top: 'y' concat_param { axis: -1 }",
+     {SHAPE(2, 3, 1), SHAPE(2, 3, 4)},
+     2,
+     SMOOTH,
+     0,
+     0,
+     0},
+    {"name: 'c' type: 'Concat' bottom: 'x' bottom: 'z' top: 'y' concat_param { concat_dim: 0 }",
+     {SHAPE(2, 3), SHAPE(1, 3)},
+     2,
+     SMOOTH,
+     0,
+     0,
+     0},
+    {"name: 'c' type: 'Concat' bottom: 'x' top: 'y' concat_param {  }",
+     {SHAPE(2, 3)},
+     1,
+     SMOOTH,
+     0,
+     0,
+     0},
+    {"name: 'f' type: 'Flatten' bottom: 'x' top: 'y'", {SHAPE(2, 3, 2)}, 1, SMOOTH, 0, 0, 0},
+    {"name: 't' type: 'TanH' bottom: 'x' top: 'y'", {SHAPE(3, 5)}, 1, SMOOTH, 0, 0, 0},
+    {"name: 't' type: 'TanH' bottom: 'x' top: 'x'", {SHAPE(3, 5)}, 1, SMOOTH, 0, 0, 0},
     {"name: 'k' type: 'Split' bottom: 'x' top: 'a'", {SHAPE(3, 4)}, 1, SMOOTH, 0, 0, 0},
     {"name: 'k' type: 'Split' bottom: 'x' top: 'a' top: 'b'", {SHAPE(3, 4)}, 1, SMOOTH, 0, 0, 0},
     {"name: 'k' type: 'Split' bottom: 'x' top: 'a' top: 'b' top: 'c' top: 'd'",
@@ -258,13 +506,15 @@ static void shuffle(ShoalRng *rng, size_t n, float *values) {
     }
 }
 
-static void draw_input(ShoalRng *rng, InputKind kind, size_t n, float *values) {
+static void draw_input(ShoalRng *rng, InputKind kind, int bottom, size_t n, float *values) {
     shoal_rng_fill_uniform(rng, -1, 1, n, values);
     for (size_t i = 0; i < n; i++) {
         if (kind == OFF_ZERO)
             values[i] += values[i] < 0 ? -0.05f : 0.05f;
         if (kind == DISTINCT)
             values[i] = ((float)i - (float)n / 2) * 0.05f;
+        if (kind == APART) /* at one place: at least 0.05 from other bottoms' */
+            values[i] = roundf(values[i] / 0.15f) * 0.15f + 0.05f * (float)bottom;
     }
     if (kind == DISTINCT)
         shuffle(rng, n, values);
@@ -288,11 +538,14 @@ static void check_draw(Check *check) {
         if (i == 1 && check->what->classes)
             draw_labels(&rng, check->what, n, check->inputs[i]);
         else
-            draw_input(&rng, check->what->inputs, n, check->inputs[i]);
+            draw_input(&rng, check->what->inputs, i, n, check->inputs[i]);
     }
     for (int i = 0; i < layer->n_params; i++) {
         ShoalBlob *blob = &layer->params[i]->blob;
-        shoal_rng_fill_uniform(&rng, -1, 1, blob->count, blob->data);
+        /* What does not learn may be a variance. */
+        bool learns = layer->params[i]->learns;
+        shoal_rng_fill_uniform(&rng, learns ? -1 : 0.5f, learns ? 1 : 1.5f, blob->count,
+                               blob->data);
     }
     for (int i = 0; i < graded_tops(check); i++) {
         check->factors[i] = harness_floats(layer->tops[i]->count);
