@@ -17,7 +17,7 @@
 #include "kernels/table.h"
 
 typedef struct Options {
-    const char *level, *only;
+    const char *level;
     int threads, batch, rounds, budget_ms;
     bool direct, busy;
 } Options;
@@ -123,10 +123,6 @@ static void bench_pass(const Bench *b, const ShoalNchwcConv *conv, Pass pass, co
 }
 
 static void bench_shape(Bench *b, int channels, int size) {
-    char name[32];
-    snprintf(name, sizeof name, "%d@%d", channels, size);
-    if (b->options.only && !strstr(name, b->options.only))
-        return;
     const size_t count = (size_t)b->options.batch * (size_t)(channels * size * size);
     Tensors t = {tensor(count),
                  tensor(count),
@@ -158,11 +154,13 @@ static void bench_shape(Bench *b, int channels, int size) {
 }
 
 static int parse(int argc, char **argv, Options *o) {
-    static const struct option known[] = {
-        {"batch", required_argument, NULL, 'b'},  {"threads", required_argument, NULL, 't'},
-        {"rounds", required_argument, NULL, 'r'}, {"cpu", required_argument, NULL, 'c'},
-        {"only", required_argument, NULL, 'o'},   {"direct", no_argument, NULL, 'd'},
-        {"busy", no_argument, NULL, 'B'},         {NULL, 0, NULL, 0}};
+    static const struct option known[] = {{"batch", required_argument, NULL, 'b'},
+                                          {"threads", required_argument, NULL, 't'},
+                                          {"rounds", required_argument, NULL, 'r'},
+                                          {"cpu", required_argument, NULL, 'c'},
+                                          {"direct", no_argument, NULL, 'd'},
+                                          {"busy", no_argument, NULL, 'B'},
+                                          {NULL, 0, NULL, 0}};
     for (int c; (c = getopt_long(argc, argv, "", known, NULL)) != -1;) {
         if (c == 'b')
             o->batch = atoi(optarg);
@@ -172,8 +170,6 @@ static int parse(int argc, char **argv, Options *o) {
             o->rounds = atoi(optarg);
         else if (c == 'c')
             o->level = optarg;
-        else if (c == 'o')
-            o->only = optarg;
         else if (c == 'd')
             o->direct = true;
         else if (c == 'B')
@@ -190,7 +186,7 @@ int main(int argc, char **argv) {
     ShoalCpuLevel level;
     if (parse(argc, argv, &b.options) != 0) {
         fprintf(stderr, "usage: bench_nchwc_winograd [--batch=N] [--threads=N] [--rounds=N] "
-                        "[--cpu=LEVEL] [--only=SHAPE] [--direct] [--busy]\n");
+                        "[--cpu=LEVEL] [--direct] [--busy] [CHANNELS@SIZE...]\n");
         return 2;
     }
     if (shoal_cpu_level_choose(b.options.level, &level, &err) != SHOAL_OK) {
@@ -212,10 +208,14 @@ int main(int argc, char **argv) {
     }
     printf("level %s, batch %d, %d threads, peak %.0f GF/s\n", shoal_cpu_level_name(level),
            b.options.batch, b.options.threads, b.peak);
-    bench_shape(&b, 64, 56);
-    bench_shape(&b, 128, 28);
-    bench_shape(&b, 256, 14);
-    bench_shape(&b, 512, 7);
+    static char *resnet[] = {"64@56", "128@28", "256@14", "512@7"};
+    const bool given = optind < argc;
+    for (int i = given ? optind : 0; i < (given ? argc : 4); i++) {
+        int channels, size;
+        if (sscanf(given ? argv[i] : resnet[i], "%d@%d", &channels, &size) == 2 && channels > 0 &&
+            size > 0)
+            bench_shape(&b, channels, size);
+    }
     shoal_pool_destroy(b.compute.pool);
     return 0;
 }

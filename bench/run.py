@@ -228,42 +228,57 @@ def print_machine(facts):
 
 # ---- kernels ----
 
+PASSES = ("forward", "backward data", "backward weights")
+
+
+def kernel_rows(text):
+    """{shape: [GFLOP/s or None of each pass]} of what a kernel bench prints: a name in 24 columns,
+    then "GF/s" three times; spaces stand for a pass that there is none of."""
+    rows = {}
+    for line in text.splitlines():
+        cells = re.findall(r"([\d.]+) GF/s", line[24:])
+        speeds = [float(cell) for cell in cells]
+        if len(speeds) == 2:  # an image gets no gradient
+            speeds.insert(1, None)
+        name = line[:24].strip()
+        if len(speeds) == 3 and name and name != "all":
+            rows[name] = speeds
+    return rows
+
+
 def run_kernels(arguments):
-    """Runs what the build made of bench/nchwc_conv.c and bench/dnnl.c; rows by shape and pass."""
+    """Single convolutions, ours and oneDNN's in turn; the best of the rounds."""
     build = os.path.dirname(os.path.abspath(arguments.shoal))
-    rows, order = {}, []
-    for program in ("nchwc_conv", "dnnl"):
-        path = os.path.join(build, "bench_" + program)
-        if not os.path.exists(path):
-            print("kernels: there is no %s" % path, file=sys.stderr)
-            continue
-        out, _ = run_child([path, "--threads=%d" % arguments.threads,
-                            "--batch=%d" % (arguments.batch or 32)], {"OMP_NUM_THREADS":
-                                                                      str(arguments.threads)})
-        for line in out.splitlines():
-            match = re.fullmatch(r"(\S+) (fwd|bwd_data|bwd_weights) +([\d.]+) us +([\d.]+) "
-                                 r"GFLOP/s(?: +(\S+))?", line.strip())
-            if match:
-                key = match.group(1), match.group(2)
-                if key not in rows:
-                    order.append(key)
-                    rows[key] = {}
-                rows[key][program] = {"us": float(match.group(3)), "gflops": float(match.group(4)),
-                                      "how": match.group(5)}
-    return [dict(shape=key[0], **{"pass": key[1]}, **rows[key]) for key in order]
+    batch, threads = arguments.batch or 32, arguments.threads
+    programs = {"shoal": ["bench_nchwc_conv", "--bare", "--winograd", "--threads=%d" % threads],
+                "oneDNN": ["bench_dnnl", "--winograd"]}
+    best = {}
+    for _ in range(arguments.rounds):
+        for program, (name, *flags) in programs.items():
+            path = os.path.join(build, name)
+            if not os.path.exists(path):
+                print("%s: %s was not built%s" % (program, name, "" if program == "shoal" else
+                      "; scripts/install_deps.sh bench brings oneDNN"), file=sys.stderr)
+                continue
+            out, _ = run_child([path, "--batch=%d" % batch] + flags,
+                               {"OMP_NUM_THREADS": str(threads)})
+            for shape, speeds in kernel_rows(out).items():
+                for number, speed in enumerate(speeds):
+                    key = shape, PASSES[number]
+                    cell = best.setdefault(key, {})
+                    if speed is not None:
+                        cell[program] = max(speed, cell.get(program, 0))
+    return [dict(shape=shape, **{"pass": which}, **cell)
+            for (shape, which), cell in best.items() if cell]
 
 
 def print_kernels(rows):
-    print("%-30s %-12s %12s %12s %12s %12s %8s" % ("shape", "pass", "ours us", "GFLOP/s",
-                                                   "oneDNN us", "GFLOP/s", "ratio"))
+    print("%-24s %-17s %12s %14s %8s" % ("shape", "pass", "ours GFLOP/s", "oneDNN GFLOP/s", "ratio"))
     for row in rows:
-        cells = []
-        for program in ("nchwc_conv", "dnnl"):
-            cell = row.get(program)
-            cells += ["%.1f" % cell["us"], "%.1f" % cell["gflops"]] if cell else ["-", "-"]
-        both = "nchwc_conv" in row and "dnnl" in row
-        ratio = "%.2fx" % (row["dnnl"]["us"] / row["nchwc_conv"]["us"]) if both else "-"
-        print("%-30s %-12s %12s %12s %12s %12s %8s" % (row["shape"], row["pass"], *cells, ratio))
+        ours, theirs = row.get("shoal"), row.get("oneDNN")
+        print("%-24s %-17s %12s %14s %8s" % (
+            row["shape"], row["pass"], "%.1f" % ours if ours else "-",
+            "%.1f" % theirs if theirs else "-", "%.2fx" % (ours / theirs) if ours and theirs else "-"))
 
 
 # ---- command line ----

@@ -108,7 +108,8 @@ typedef struct ShoalTrainOptions {
                            starting them here */
     const char *token;  /* secret that workers must know; NULL: made up, and given to own workers */
     const char *program;       /* the shoal binary, to start own workers with; NULL: this program */
-    ShoalEngineOptions engine; /* threads 0: 1 with own workers, else all cores */
+    ShoalEngineOptions engine; /* threads 0: with own workers their part of the cores, else
+                                  one for each of the fastest cores */
     int hash_interval;         /* compare the replicas every so many iterations; 0: 100 */
     int heartbeat_timeout_ms;  /* silence after which a worker counts as lost; 0: 10000 */
     volatile sig_atomic_t *stop; /* may be NULL */

@@ -38,7 +38,8 @@ static int run(int argc, char **argv) {
         {"weights", SHOAL_FLAG_TEXT, &options.weights, "FILE[,FILE...]",
          "its weights, .caffemodel (required)"},
         {"iterations", SHOAL_FLAG_COUNT, &options.iterations, "N", "batches to test (default 50)"},
-        {"threads", SHOAL_FLAG_COUNT, &options.engine.threads, "N", "threads (default: all cores)"},
+        {"threads", SHOAL_FLAG_COUNT, &options.engine.threads, "N",
+         "threads (default: one for each of the fastest cores)"},
         SHOAL_FLAGS_ENGINE(options.engine),
     };
     const ShoalUsage usage = {

@@ -54,7 +54,8 @@ static int run(int argc, char **argv) {
          "the secret that workers must know, 16 characters or\nmore (default: SHOAL_TOKEN, else a "
          "new one)"},
         {"threads", SHOAL_FLAG_COUNT, &options.engine.threads, "N",
-         "threads per process (default: all cores; with own\nworkers: its part of them)"},
+         "threads per process (default: one for each of the\nfastest cores; with own workers: its "
+         "part of all)"},
         SHOAL_FLAGS_ENGINE(options.engine),
         {"check_interval", SHOAL_FLAG_COUNT, &options.hash_interval, "N",
          "compare the workers' weights every N iterations\n(default 100)"},

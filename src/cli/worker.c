@@ -22,7 +22,8 @@ static int run(int argc, char **argv) {
         {"token", SHOAL_FLAG_TEXT, &options.token, "TEXT",
          "the cluster's secret (default: SHOAL_TOKEN); other\nusers of this machine can see it on "
          "a command line"},
-        {"threads", SHOAL_FLAG_COUNT, &options.engine.threads, "N", "threads (default: all cores)"},
+        {"threads", SHOAL_FLAG_COUNT, &options.engine.threads, "N",
+         "threads (default: one for each of the fastest cores)"},
         SHOAL_FLAGS_ENGINE(options.engine),
     };
     const ShoalUsage usage = {

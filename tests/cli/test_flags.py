@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Flags, manuals, and the small commands."""
 
+import os
 import re
 import socket
 import unittest
@@ -189,6 +190,17 @@ class SmallCommands(Case):
         self.assertRegex(out, r"\nCores: +[1-9]\d*\n")
         self.assertRegex(out, r"\nMemory: +[1-9]\d* MB, \d+ MB free\n")
         self.assertRegex(out, r"\nKernel levels: c\b")
+        self.assertRegex(out, r"\nCluster 0: +[1-9]\d* cores? \([\d,-]+\)")
+        self.assertRegex(out, r"\nThreads: +[1-9]\d*, on cores [\d,-]+")
+        self.assertRegex(out, r"\nIn use: +\w+: (blocks of \d+ channels; tiles of \d+ x 2 vectors, |"
+                         r"plain tensors)")
+        out = self.succeeds("device_query", "--cpu=c").out
+        self.assertTrue(out.endswith("\nIn use:        c: plain tensors, no tiles\n"), out)
+
+    def test_given_affinity_is_kept(self):
+        one = {min(os.sched_getaffinity(0))}
+        out = self.succeeds("device_query", preexec=lambda: os.sched_setaffinity(0, one)).out
+        self.assertRegex(out, r"\nThreads: +1, on cores %d\b" % min(one))
 
     def test_time(self):
         self.small()

@@ -283,7 +283,7 @@ class LenetNesterov(LenetCase, harness.Case):
 
 
 class Alexnet(Clusters, Training, harness.Case):
-    name, iterations, batch, pixels = "06-alexnet", 20, 16, 31 * 31
+    name, iterations, batch, pixels, slow = "06-alexnet", 20, 16, 31 * 31, True
     workers = (2, 3)
     layers = ("fc7", "fc6b", "fc6a", "conv4", "conv3", "conv2", "conv1")
     kind = "state"

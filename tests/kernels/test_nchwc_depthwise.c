@@ -276,6 +276,45 @@ static void wide_pads(void **state) {
     check_all(square(1, 3, 3, 2, 3, 7, 2));
 }
 
+/* A result that goes past the caches has the bits that its images have one by one. */
+static void far_results(void **state) {
+    (void)state;
+    FOR_NCHWC_LEVELS(level, lanes) {
+        ShoalConvShape two = square(2, 90, 235, 3, 1, 1, 1), one = two;
+        one.batch = 1;
+        Case all = case_of(lanes, two), each = case_of(lanes, one);
+        const size_t image = each.x.count, padded = shoal_nchwc_padded(two.channels, lanes);
+        assert_true(2 * image * sizeof(float) >= SHOAL_NCHWC_FAR_BYTES);
+        assert_true(image * sizeof(float) < SHOAL_NCHWC_FAR_BYTES);
+        ShoalCompute compute = compute_for(level, 3, &all);
+        Array y = aligned_blank(2 * image), far = aligned_blank(2 * image);
+        double *sums = shoal_calloc(2 * padded, sizeof *sums);
+        ShoalNchwcStats stats = {sums, sums + padded};
+        ShoalNchwcInput x = input_of(&all.x, &all.scale, &all.shift, 3);
+        ShoalNchwcGradient dx = {.g = far.data, .finish = true, .mask = all.dy.data};
+        shoal_nchwc_depthwise_fwd(&compute, &all.conv, &x, all.w.data, NULL, far.data, &stats);
+        check_stats("past the caches", &all.out, lanes, far.data, &stats);
+        for (size_t n = 0; n < 2; n++, x.x += image)
+            shoal_nchwc_depthwise_fwd(&compute, &each.conv, &x, all.w.data, NULL,
+                                      y.data + n * image, NULL);
+        assert_memory_equal(far.data, y.data, 2 * image * sizeof(float));
+        shoal_nchwc_depthwise_bwd_data(&compute, &all.conv, all.x.data, all.w.data, &dx);
+        for (size_t n = 0; n < 2; n++) {
+            dx.g = y.data + n * image;
+            dx.mask = all.dy.data + n * image;
+            shoal_nchwc_depthwise_bwd_data(&compute, &each.conv, all.x.data + n * image, all.w.data,
+                                           &dx);
+        }
+        assert_memory_equal(far.data, y.data, 2 * image * sizeof(float));
+        shoal_free(sums);
+        array_close(&y);
+        array_close(&far);
+        case_close(&all);
+        case_close(&each);
+        check_compute_close(&compute);
+    }
+}
+
 static void what_applies(void **state) {
     (void)state;
     ShoalNchwcConv conv = {.shape = {.channels = 8, .outputs = 8, .group = 8}};
@@ -290,7 +329,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(three_by_three), cmocka_unit_test(every_kind),
         cmocka_unit_test(any_shape),      cmocka_unit_test(wide_pads),
-        cmocka_unit_test(what_applies),
+        cmocka_unit_test(far_results),    cmocka_unit_test(what_applies),
     };
     return cmocka_run_group_tests(tests, check_start, check_stop);
 }

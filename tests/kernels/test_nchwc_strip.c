@@ -256,6 +256,38 @@ static void affine(void **state) {
                          (unsigned)i % (MOST_THREADS + 1));
 }
 
+/* A tensor that goes past the caches gives the bits that its images give one by one. */
+static void far_tensors(void **state) {
+    (void)state;
+    const ShoalNchwcDims all = {2, 60, 300, 301}, one = {1, 60, 300, 301};
+    FOR_NCHWC_LEVELS(level, lanes) {
+        const size_t image = nchwc_count(&one, lanes);
+        ShoalCompute compute = compute_for(level, 3, &all);
+        Array x = aligned_blank(2 * image), y = aligned_blank(2 * image);
+        Array far = aligned_blank(2 * image);
+        Array scale = channels_random(60, lanes), shift = channels_random(60, lanes);
+        for (size_t i = 0; i < 2 * image; i++)
+            x.data[i] = (float)(i % 1009) - 500;
+        for (int kind = 0; kind < 4; kind++) {
+            ShoalNchwcInput a = input_of(&x, &scale, &shift, kind), b = {.x = x.data};
+            shoal_nchwc_sum(&compute, &all, &a, &b, kind & 1, far.data);
+            for (size_t n = 0; n < 2; n++, a.x += image, b.x += image)
+                shoal_nchwc_sum(&compute, &one, &a, &b, kind & 1, y.data + n * image);
+            assert_memory_equal(far.data, y.data, 2 * image * sizeof(float));
+        }
+        shoal_nchwc_affine(&compute, &all, x.data, x.data, scale.data, shift.data, scale.data,
+                           far.data);
+        for (size_t n = 0; n < 2; n++)
+            shoal_nchwc_affine(&compute, &one, x.data + n * image, x.data + n * image, scale.data,
+                               shift.data, scale.data, y.data + n * image);
+        assert_memory_equal(far.data, y.data, 2 * image * sizeof(float));
+        Array *arrays[] = {&x, &y, &far, &scale, &shift};
+        for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
+            array_close(arrays[i]);
+        check_compute_close(&compute);
+    }
+}
+
 /* Without relu a NaN stays one. */
 static void nan_stays(void **state) {
     (void)state;
@@ -284,6 +316,7 @@ int main(void) {
         cmocka_unit_test(sums),
         cmocka_unit_test(gradients),
         cmocka_unit_test(affine),
+        cmocka_unit_test(far_tensors),
         cmocka_unit_test(nan_stays),
     };
     return cmocka_run_group_tests(tests, check_start, check_stop);

@@ -495,6 +495,10 @@ static void applies(void **state) {
         assert_false(shoal_nchwc_winograd_applies(engine, &c));
         c = good, c.shape.channels = 3;
         assert_false(shoal_nchwc_winograd_applies(engine, &c));
+        c = good, c.shape.outputs = 3;
+        assert_false(shoal_nchwc_winograd_applies(engine, &c));
+        c = good, c.shape.out_height = c.shape.out_width = 5;
+        assert_false(shoal_nchwc_winograd_applies(engine, &c));
     }
 }
 

@@ -24,6 +24,17 @@ static inline void vector_store(float *p, Vector v) {
     _mm512_storeu_ps(p, v);
 }
 
+/* A store past the caches, to an aligned address: memory need not be read first. vector_stream_end
+ * comes before others may read it. */
+#define SHOAL_VECTOR_STREAM
+static inline void vector_stream(float *p, Vector v) {
+    _mm512_stream_ps(p, v);
+}
+
+static inline void vector_stream_end(void) {
+    _mm_sfence();
+}
+
 static inline Vector vector_add(Vector a, Vector b) {
     return _mm512_add_ps(a, b);
 }

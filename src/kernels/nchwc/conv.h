@@ -98,7 +98,7 @@ static inline size_t shoal_nchwc_panel_bytes(size_t lanes) {
 
 /* Work is cut in at least this many items where that costs little, whatever the number of threads,
  * so that eight threads have enough. */
-enum { SHOAL_NCHWC_ITEMS = 32 };
+enum { SHOAL_NCHWC_ITEMS = 16 };
 
 /* The direct way, with the arguments of the functions of nchwc.h; the bytes of each. */
 size_t shoal_nchwc_direct_fwd_bytes(const ShoalNchwc *engine, const ShoalNchwcConv *conv,

@@ -71,6 +71,10 @@ static size_t strip_rows(const ShoalNchwcGather *g) {
     return shoal_nchwc_parts_of(rows, g->phases_h) * g->phases_h;
 }
 
+static size_t panels_of(const ShoalNchwcGather *g) {
+    return g->groups * g->image_parts * g->row_parts;
+}
+
 static void plan_items(ShoalNchwcGather *g) {
     const size_t budget = shoal_nchwc_panel_bytes(g->engine->lanes), strip = strip_rows(g);
     const size_t pixels = g->out_height * g->out_width;
@@ -92,12 +96,17 @@ static void plan_items(ShoalNchwcGather *g) {
     }
     g->image_parts = shoal_nchwc_parts_of(g->batch, g->images);
     const size_t pairs = shoal_nchwc_parts_of(g->out_blocks, 2);
-    const size_t items = g->groups * g->image_parts * g->row_parts;
+    const size_t items = panels_of(g);
     g->pair_parts = min_size(shoal_nchwc_parts_of(SHOAL_NCHWC_ITEMS, items), pairs);
     g->pairs = shoal_nchwc_parts_of(pairs, g->pair_parts);
     g->pair_parts = shoal_nchwc_parts_of(pairs, g->pairs);
     g->panel_rows = panel_rows_for(g, min_size(g->rows, g->out_height));
     shoal_nchwc_panel_layout(&g->panel, g->images, g->panel_rows);
+}
+
+/* Packed weights of a pair. */
+static size_t pair_floats(const ShoalNchwcGather *g) {
+    return shoal_nchwc_times(shoal_nchwc_times(g->segments, g->length), 2 * g->engine->lanes);
 }
 
 ShoalNchwcGather shoal_nchwc_gather(const ShoalNchwc *engine, const ShoalNchwcConv *conv,
@@ -126,14 +135,18 @@ ShoalNchwcGather shoal_nchwc_gather(const ShoalNchwc *engine, const ShoalNchwcCo
     ShoalNchwcSpace space = {base, 0};
     const size_t vector = lanes * sizeof(float), blocks = g.groups * g.out_blocks;
     g.offsets = shoal_nchwc_take(&space, g.segments, sizeof *g.offsets);
-    g.weights = shoal_nchwc_take(&space, shoal_nchwc_times(g.segments, g.length),
-                                 shoal_nchwc_times(blocks, vector));
+    g.pack_late = g.image_parts * g.row_parts == 1;
+    g.weights = shoal_nchwc_take(
+        &space, pair_floats(&g),
+        (g.pack_late ? threads : g.groups * shoal_nchwc_parts_of(g.out_blocks, 2)) * sizeof(float));
     g.init = shoal_nchwc_take(&space, blocks, vector);
     g.partials = shoal_nchwc_take(
         &space, shoal_nchwc_partials_bytes(&g.parts, blocks, lanes, 1 + SHOAL_NCHWC_TERMS), 1);
     g.buffer_floats = g.panel.in_place ? 0 : shoal_nchwc_times(g.panel.block, g.in_blocks);
-    g.buffers =
-        shoal_nchwc_take(&space, shoal_nchwc_times(g.buffer_floats, threads), sizeof(float));
+    g.shared = g.pair_parts > 1 && !g.panel.in_place;
+    g.buffers = shoal_nchwc_take(
+        &space, shoal_nchwc_times(g.buffer_floats, g.shared ? panels_of(&g) : threads),
+        sizeof(float));
     *bytes = space.used;
     return g;
 }
@@ -158,7 +171,7 @@ static Phase phase_of(const ShoalNchwcGather *g, size_t ph, size_t pw, size_t fi
 typedef struct Packing {
     const ShoalNchwcGather *g;
     const ShoalBlocked *blocked;
-    const float *w, *bias;
+    const float *w;
 } Packing;
 
 /* Weights of a group as a matrix of outputs by inputs of the gather, each with all taps. */
@@ -184,12 +197,32 @@ typedef struct Packed {
     size_t outs; /* lanes that have a channel */
 } Packed;
 
+/* The number of a phase's tap in the kernel. */
+static size_t tap_of(const ShoalNchwcGather *g, const Phase *p, size_t t, size_t tw) {
+    ptrdiff_t u = p->h.tap_first + (ptrdiff_t)t * p->h.tap_step;
+    ptrdiff_t v = p->w.tap_first + (ptrdiff_t)tw * p->w.tap_step;
+    return (size_t)(u * g->shape->kernel_w + v);
+}
+
+/* `count` numbers, mostly a whole vector: too few for a call. */
+static inline void copy_lanes(float *to, const float *from, size_t count) {
+    if (count == 16)
+        memcpy(to, from, 16 * sizeof *to);
+    else if (count == 8)
+        memcpy(to, from, 8 * sizeof *to);
+    else
+        memcpy(to, from, count * sizeof *to);
+}
+
+/* Most taps that are turned together. */
+enum { TURNED_TAPS = 64 };
+
 static void pack_lanes(const Matrix *m, const float *from, const Packed *packed, size_t row) {
     for (size_t l = 0; l < packed->outs; l++)
         packed->to[row * packed->step + l] = from[l * m->out_step];
 }
 
-/* Taps of an image's rows, or of phases: number by number. */
+/* Number by number: the taps of an image's rows, and large kernels with a stride. */
 static void pack_phase(const ShoalNchwcGather *g, const Matrix *m, const Phase *p,
                        const Packed *packed) {
     const bool joined = g->panel.lanes == 1 && g->shape->dilation_w == 1;
@@ -197,17 +230,41 @@ static void pack_phase(const ShoalNchwcGather *g, const Matrix *m, const Phase *
     for (size_t in = 0; in < g->in_channels; in++)
         for (size_t t = 0; t < taps_h; t++)
             for (size_t tw = 0; tw < taps_w; tw++) {
-                ptrdiff_t u = p->h.tap_first + (ptrdiff_t)t * p->h.tap_step;
-                ptrdiff_t v = p->w.tap_first + (ptrdiff_t)tw * p->w.tap_step;
-                size_t tap = (size_t)(u * g->shape->kernel_w + v);
                 size_t block = in / g->panel.lanes, lane = in % g->panel.lanes;
                 size_t s = p->first + (block * taps_h + t) * (joined ? 1 : taps_w);
                 size_t row = joined ? s * g->length + tw : (s + tw) * g->length + lane;
-                pack_lanes(m, m->w + in * m->in_step + tap, packed, row);
+                pack_lanes(m, m->w + in * m->in_step + tap_of(g, p, t, tw), packed, row);
             }
 }
 
-/* A single phase: squares of the matrix transposed whole. */
+/* Taps of several phases: turned together, then each to its phase. */
+static void pack_phases(const Packing *k, const Matrix *m, const Packed *packed) {
+    const ShoalNchwcGather *g = k->g;
+    const size_t lanes = g->engine->lanes;
+    float turned[TURNED_TAPS * SHOAL_NCHWC_LANES_MAX];
+    size_t first[TURNED_TAPS], step[TURNED_TAPS]; /* segments */
+    for (size_t ph = 0, from = 0; ph < g->phases_h; ph++)
+        for (size_t pw = 0; pw < g->phases_w; pw++) {
+            Phase p = phase_of(g, ph, pw, from);
+            from += p.segments;
+            for (size_t t = 0; t < (size_t)p.h.taps; t++)
+                for (size_t tw = 0; tw < (size_t)p.w.taps; tw++) {
+                    size_t tap = tap_of(g, &p, t, tw);
+                    first[tap] = p.first + t * (size_t)p.w.taps + tw;
+                    step[tap] = (size_t)(p.h.taps * p.w.taps);
+                }
+        }
+    for (size_t in = 0; in < g->in_channels; in++) {
+        k->blocked->transpose(m->w + in * m->in_step, m->out_step, m->taps, packed->outs, turned,
+                              lanes);
+        for (size_t tap = 0; tap < m->taps; tap++) {
+            size_t row = (first[tap] + in / lanes * step[tap]) * lanes + in % lanes;
+            copy_lanes(packed->to + row * packed->step, turned + tap * lanes, packed->outs);
+        }
+    }
+}
+
+/* One phase has all taps: squares of the matrix are turned. */
 static void pack_squares(const Packing *k, const Matrix *m, const Packed *packed) {
     const ShoalNchwcGather *g = k->g;
     const size_t lanes = g->engine->lanes;
@@ -222,44 +279,62 @@ static void pack_squares(const Packing *k, const Matrix *m, const Packed *packed
                                   packed->outs, packed->to + row * packed->step, packed->step);
         else
             for (size_t i = in; i < in + lanes && i < g->in_channels; i++)
-                memcpy(packed->to + i * packed->step, m->w + i * m->in_step,
-                       packed->outs * sizeof(float));
+                copy_lanes(packed->to + i * packed->step, m->w + i * m->in_step, packed->outs);
     }
 }
 
-/* The weights of a pair begin where those of its first block would if all blocks stood alone. */
-static float *weights_of(const ShoalNchwcGather *g, size_t group, size_t block) {
-    return g->weights +
-           (group * g->out_blocks + block) * g->segments * g->length * g->engine->lanes;
+static float *weights_of(const ShoalNchwcGather *g, size_t group, size_t pair) {
+    return g->weights + (group * shoal_nchwc_parts_of(g->out_blocks, 2) + pair) * pair_floats(g);
 }
 
-static void pack_block(void *context, size_t index, unsigned thread) {
-    const Packing *k = context;
+/* A vector of outputs, `step` floats from row to row. */
+static void pack_block(const Packing *k, size_t group, size_t block, float *to, size_t step) {
     const ShoalNchwcGather *g = k->g;
-    const size_t group = index / g->out_blocks, block = index % g->out_blocks;
     const size_t lanes = g->engine->lanes, from = block * lanes;
-    const size_t vectors = min_size(g->out_blocks - block / 2 * 2, 2);
-    Packed packed = {weights_of(g, group, block / 2 * 2) + block % 2 * lanes, vectors * lanes,
-                     min_size(g->out_channels - from, lanes)};
+    const Packed packed = {to, step, min_size(g->out_channels - from, lanes)};
     Matrix matrix = matrix_of(g, k->w, group);
-    (void)thread;
     matrix.w += from * matrix.out_step;
     if (packed.outs < lanes || g->in_channels % g->panel.lanes != 0)
         for (size_t i = 0; i < g->segments * g->length; i++)
             memset(packed.to + i * packed.step, 0, lanes * sizeof(float));
-    if (g->panel.lanes > 1 && g->phases_h * g->phases_w == 1) {
+    if (g->panel.lanes > 1 && (matrix.taps == 1 || g->phases_h * g->phases_w == 1)) {
         pack_squares(k, &matrix, &packed);
-    } else {
-        for (size_t ph = 0, first = 0; ph < g->phases_h; ph++)
-            for (size_t pw = 0; pw < g->phases_w; pw++) {
-                Phase p = phase_of(g, ph, pw, first);
-                pack_phase(g, &matrix, &p, &packed);
-                first += p.segments;
-            }
+        return;
     }
-    for (size_t l = 0; k->bias && l < lanes; l++)
-        g->init[index * lanes + l] =
-            l < packed.outs ? k->bias[group * g->out_channels + from + l] : 0;
+    if (g->panel.lanes > 1 && matrix.taps <= TURNED_TAPS) {
+        pack_phases(k, &matrix, &packed);
+        return;
+    }
+    for (size_t ph = 0, first = 0; ph < g->phases_h; ph++)
+        for (size_t pw = 0; pw < g->phases_w; pw++) {
+            Phase p = phase_of(g, ph, pw, first);
+            pack_phase(g, &matrix, &p, &packed);
+            first += p.segments;
+        }
+}
+
+static void pack_pair(const Packing *k, size_t group, size_t pair, float *to) {
+    const ShoalNchwcGather *g = k->g;
+    const size_t lanes = g->engine->lanes, vectors = min_size(g->out_blocks - 2 * pair, 2);
+    for (size_t v = 0; v < vectors; v++)
+        pack_block(k, group, 2 * pair + v, to + v * lanes, vectors * lanes);
+}
+
+static void pack_task(void *context, size_t index, unsigned thread) {
+    const Packing *k = context;
+    const size_t pairs = shoal_nchwc_parts_of(k->g->out_blocks, 2);
+    const size_t group = index / pairs, pair = index % pairs;
+    (void)thread;
+    pack_pair(k, group, pair, weights_of(k->g, group, pair));
+}
+
+/* The bias with its padding. */
+static void fill_init(const ShoalNchwcGather *g, const float *bias) {
+    const size_t lanes = g->engine->lanes, padded = g->out_blocks * lanes;
+    for (size_t i = 0; i < g->groups * padded; i++) {
+        size_t group = i / padded, out = i % padded;
+        g->init[i] = out < g->out_channels ? bias[group * g->out_channels + out] : 0;
+    }
 }
 
 static void fill_offsets(const ShoalNchwcGather *g, const Phase *p) {
@@ -281,6 +356,7 @@ static void fill_offsets(const ShoalNchwcGather *g, const Phase *p) {
 
 typedef struct Run {
     const ShoalNchwcGather *g;
+    const Packing *packing;
     const ShoalNchwcInput *x;
     const ShoalNchwcGatherOutput *out;
     size_t sums; /* rows of a part's sums; 0: none */
@@ -430,20 +506,47 @@ static void run_pair(const Run *r, const Item *it, const Pair *pair) {
         run_epilogue(r, it, pair);
 }
 
+static ShoalNchwcWindow window_of(const ShoalNchwcGather *g, const Item *it) {
+    const ShoalNchwcAxis axis = axis_of(g, true, 0);
+    return (ShoalNchwcWindow){.image = it->image,
+                              .images = it->images,
+                              .block = it->group * g->in_blocks,
+                              .blocks = g->in_blocks,
+                              .rows = panel_rows_for(g, it->rows),
+                              .top =
+                                  (ptrdiff_t)it->row / axis.step * axis.in_step + g->panel.h.low};
+}
+
+/* A block of a panel that several items share. */
+static void open_block(void *context, size_t index, unsigned thread) {
+    const Run *r = context;
+    const ShoalNchwcGather *g = r->g;
+    const size_t panel = index / g->in_blocks, block = index % g->in_blocks;
+    const Item it = item_of(g, panel * g->pair_parts);
+    ShoalNchwcWindow window = window_of(g, &it);
+    (void)thread;
+    window.block += block;
+    window.blocks = 1;
+    shoal_nchwc_panel_open(&g->panel, r->x, &window,
+                           g->buffers + panel * g->buffer_floats + block * g->panel.block);
+}
+
 static void run_item(void *context, size_t index, unsigned thread) {
     const Run *r = context;
     const ShoalNchwcGather *g = r->g;
     Item it = item_of(g, index);
-    const ShoalNchwcAxis axis = axis_of(g, true, 0);
-    ShoalNchwcWindow window = {
-        it.image, it.images, it.group * g->in_blocks, g->in_blocks, panel_rows_for(g, it.rows), 0};
-    window.top = (ptrdiff_t)it.row / axis.step * axis.in_step + g->panel.h.low;
-    it.panel =
-        shoal_nchwc_panel_open(&g->panel, r->x, &window, g->buffers + thread * g->buffer_floats);
+    const ShoalNchwcWindow window = window_of(g, &it);
+    it.panel = g->shared ? g->buffers + index / g->pair_parts * g->buffer_floats
+                         : shoal_nchwc_panel_open(&g->panel, r->x, &window,
+                                                  g->buffers + thread * g->buffer_floats);
     for (size_t i = it.pair; i < it.pair + it.pairs; i++) {
+        float *weights =
+            g->pack_late ? g->weights + thread * pair_floats(g) : weights_of(g, it.group, i);
+        if (g->pack_late)
+            pack_pair(r->packing, it.group, i, weights);
         Pair pair = {.block = it.group * g->out_blocks + 2 * i,
                      .vectors = min_size(g->out_blocks - 2 * i, 2),
-                     .weights = weights_of(g, it.group, 2 * i)};
+                     .weights = weights};
         run_pair(r, &it, &pair);
     }
 }
@@ -452,20 +555,25 @@ void shoal_nchwc_gather_run(const ShoalCompute *compute, ShoalNchwcGather *g,
                             const ShoalNchwcInput *x, const float *w,
                             const ShoalNchwcGatherOutput *out) {
     const size_t blocks = g->groups * g->out_blocks;
-    Packing packing = {.g = g, .blocked = compute->kernels->blocked, .w = w, .bias = out->bias};
+    Packing packing = {g, compute->kernels->blocked, w};
     for (size_t ph = 0, first = 0; ph < g->phases_h; ph++)
         for (size_t pw = 0; pw < g->phases_w; pw++) {
             Phase p = phase_of(g, ph, pw, first);
             fill_offsets(g, &p);
             first += p.segments;
         }
-    shoal_pool_run(compute->pool, blocks, pack_block, &packing);
-    Run run = {.g = g, .x = x, .out = out};
+    if (out->bias)
+        fill_init(g, out->bias);
+    if (!g->pack_late)
+        shoal_pool_run(compute->pool, g->groups * shoal_nchwc_parts_of(g->out_blocks, 2), pack_task,
+                       &packing);
+    Run run = {.g = g, .packing = &packing, .x = x, .out = out};
     run.sums = out->grad    ? shoal_nchwc_sums_rows(out->grad)
                : out->stats ? SHOAL_NCHWC_STATS_ROWS
                             : 0;
-    shoal_pool_run(compute->pool, g->groups * g->image_parts * g->row_parts * g->pair_parts,
-                   run_item, &run);
+    if (g->shared)
+        shoal_pool_run(compute->pool, panels_of(g) * g->in_blocks, open_block, &run);
+    shoal_pool_run(compute->pool, panels_of(g) * g->pair_parts, run_item, &run);
     if (out->stats)
         shoal_nchwc_merge_stats(compute, &g->parts, blocks, g->partials, out->stats);
     if (out->grad)

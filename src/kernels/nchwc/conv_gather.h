@@ -28,6 +28,8 @@ typedef struct ShoalNchwcGather {
     /* Items: `images` whole images, or `rows` rows of one; by `pairs` pairs. */
     size_t images, rows, pairs;
     size_t image_parts, row_parts, pair_parts;
+    bool pack_late; /* a pair's weights are for a single item, which packs them into its L2 */
+    bool shared;    /* a panel is opened once for all its items, and not by each of them */
     size_t panel_rows;
     ShoalNchwcParts parts; /* of the output, for its sums */
 

@@ -31,6 +31,7 @@ typedef struct Sweep {
     int part_rows, band_rows;
     size_t bands, group; /* group: images of a task */
     size_t scratch_bytes;
+    bool far; /* what is swept over goes past the caches, a part at a time */
 
     const float *weights, *bias; /* packed [blocks][taps][lanes], [blocks][lanes] */
     float *partials;
@@ -43,7 +44,7 @@ typedef struct Sweep {
 
 /* What a thread has: rows between zeros, and where they are. */
 typedef struct Scratch {
-    float *ring, *zeros, *sums;
+    float *ring, *zeros, *sums, *part;
     const float **x, **w;
     int next; /* row of the source not yet in the ring */
 } Scratch;
@@ -153,7 +154,7 @@ static size_t slices_of(const Sweep *s) {
 /* --- Workspace ----------------------------------------------------------------------------- */
 
 static size_t scratch_floats(const Sweep *s) {
-    return ((s->ring + 1) * s->pitch + s->taps) * s->lanes;
+    return ((s->ring + 1) * s->pitch + s->taps + s->parts.strip) * s->lanes;
 }
 
 static size_t scratch_bytes(const Sweep *s) {
@@ -167,6 +168,7 @@ static Scratch scratch_of(const Sweep *s, unsigned thread) {
     Scratch scratch = {.ring = (float *)(void *)base};
     scratch.zeros = scratch.ring + s->ring * row;
     scratch.sums = scratch.zeros + row;
+    scratch.part = scratch.sums + s->taps * s->lanes;
     scratch.x = (const float **)(void *)(base + shoal_align_up(floats));
     scratch.w = scratch.x + s->shape->kernel_h;
     return scratch;
@@ -314,24 +316,36 @@ static ShoalNchwcDepthwiseRow row_of(const Sweep *s, const Scratch *scratch) {
 
 /* --- Forward and backward data -------------------------------------------------------------- */
 
-/* The statistics, or the finish, of the part that ends before row `end`; at: its first number. */
-static void end_part(const Sweep *s, size_t image, size_t block, int begin, int end, size_t at) {
-    const size_t rows =
-        s->stats ? SHOAL_NCHWC_STATS_ROWS : (s->gradient ? shoal_nchwc_sums_rows(s->gradient) : 0);
-    const size_t part =
-        image * shoal_nchwc_parts_per_image(&s->parts) + (size_t)begin / (size_t)s->part_rows;
-    const size_t pixels = (size_t)(end - begin) * (size_t)s->rows_w;
+/* A part of what is swept over: rows of one block of one image. */
+typedef struct Part {
+    size_t image, block, at; /* at: its first number in the tensor */
+    int begin, rows;
+    float *values; /* in the tensor, or in a thread's scratch */
+} Part;
+
+/* The statistics or the finish of a part, while its numbers are at hand. */
+static void end_part(const Sweep *s, const Part *p) {
+    const size_t rows = s->stats      ? SHOAL_NCHWC_STATS_ROWS
+                        : s->gradient ? shoal_nchwc_sums_rows(s->gradient)
+                                      : 0;
+    const size_t number =
+        p->image * shoal_nchwc_parts_per_image(&s->parts) + (size_t)p->begin / (size_t)s->part_rows;
+    const size_t pixels = (size_t)p->rows * (size_t)s->rows_w;
     float *partial =
-        rows > 0 ? shoal_nchwc_partial(&s->parts, s->lanes, rows, s->partials, block, part) : NULL;
+        rows > 0 ? shoal_nchwc_partial(&s->parts, s->lanes, rows, s->partials, p->block, number)
+                 : NULL;
     if (s->stats)
-        shoal_nchwc_part_stats(s->engine, pixels, s->y + at, partial);
-    if (!s->gradient || !s->gradient->finish)
-        return;
-    if (partial)
-        memset(partial, 0, rows * s->lanes * sizeof *partial);
-    ShoalNchwcFinish finish =
-        shoal_nchwc_finish_at(s->gradient, s->lanes, at, block * s->lanes, partial);
-    s->engine->strip->finish(pixels, &finish);
+        shoal_nchwc_part_stats(s->engine, pixels, p->values, partial);
+    if (s->gradient && s->gradient->finish) {
+        if (partial)
+            memset(partial, 0, rows * s->lanes * sizeof *partial);
+        ShoalNchwcFinish finish =
+            shoal_nchwc_finish_at(s->gradient, s->lanes, p->at, p->block * s->lanes, partial);
+        finish.g = p->values;
+        s->engine->strip->finish(pixels, &finish);
+    }
+    if (s->far)
+        s->engine->strip->copy_far(pixels, p->values, s->y + p->at);
 }
 
 static void sweep_task(void *context, size_t index, unsigned thread) {
@@ -345,22 +359,31 @@ static void sweep_task(void *context, size_t index, unsigned thread) {
     ShoalNchwcDepthwiseRow row = row_of(s, &scratch);
     row.bias = s->bias ? s->bias + block * s->lanes : NULL;
     row.accumulate = s->gradient && s->gradient->accumulate;
-    for (int i = begin, part = begin; i < end; i++) {
+    Part part = {.image = unit / s->blocks, .block = block};
+    for (int i = begin; i < end; i++) {
+        if (part.rows == 0) {
+            part.begin = i;
+            part.at = to + (size_t)i * width;
+            part.values = s->far ? scratch.part : s->y + part.at;
+        }
         load_rows(s, &scratch, plane, block * s->lanes, i);
         point_rows(s, &scratch, s->weights + block * s->taps * s->lanes, i, &row);
-        row.y = s->y + to + (size_t)i * width;
+        row.y = part.values + (size_t)part.rows++ * width;
         if (s->spread)
             s->engine->depthwise->spread(&row);
         else
             s->engine->depthwise->gather(&row);
-        if (i + 1 == end || i + 1 - part == s->part_rows) {
-            end_part(s, unit / s->blocks, block, part, i + 1, to + (size_t)part * width);
-            part = i + 1;
+        if (i + 1 == end || part.rows == s->part_rows) {
+            end_part(s, &part);
+            part.rows = 0;
         }
     }
 }
 
 static void run_sweep(const ShoalCompute *compute, Sweep *s) {
+    const size_t numbers = shoal_nchwc_parts_count(&s->parts) * s->parts.strip * s->blocks;
+    s->far = numbers * s->lanes * sizeof(float) >= SHOAL_NCHWC_FAR_BYTES &&
+             !(s->gradient && s->gradient->accumulate);
     clear_scratch(s, shoal_pool_threads(compute->pool));
     shoal_pool_run(compute->pool, (size_t)s->shape->batch * s->blocks * s->bands, sweep_task, s);
 }

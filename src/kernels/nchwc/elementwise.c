@@ -36,6 +36,7 @@ struct Loop {
     const ShoalNchwcGradient *gradient;
     const float *scale_g, *scale_z, *shift;
     float *to;
+    bool far; /* past the caches */
 };
 
 static size_t div_up(size_t a, size_t b) {
@@ -102,6 +103,11 @@ static ShoalNchwcInput input_at(const ShoalNchwcInput *input, const Strip *s) {
         at.shift = input->shift + s->channel;
     }
     return at;
+}
+
+static bool is_far(const Loop *loop) {
+    const size_t numbers = (size_t)loop->dims->batch * loop->blocks * loop->plane;
+    return numbers * loop->engine->lanes * sizeof(float) >= SHOAL_NCHWC_FAR_BYTES;
 }
 
 /* --- The operations ------------------------------------------------------------------------ */
@@ -176,8 +182,9 @@ void shoal_nchwc_stats(const ShoalCompute *compute, const ShoalNchwcDims *dims, 
 }
 
 static void sum_strip(const Loop *loop, const Strip *s) {
+    const ShoalNchwcStripKernels *k = loop->engine->strip;
     const ShoalNchwcInput a = input_at(&loop->a, s), b = input_at(&loop->b, s);
-    loop->engine->strip->sum(s->pixels, &a, &b, loop->relu, loop->to + s->at);
+    (loop->far ? k->sum_far : k->sum)(s->pixels, &a, &b, loop->relu, loop->to + s->at);
 }
 
 void shoal_nchwc_sum(const ShoalCompute *compute, const ShoalNchwcDims *dims,
@@ -188,6 +195,7 @@ void shoal_nchwc_sum(const ShoalCompute *compute, const ShoalNchwcDims *dims,
     loop.b = *b;
     loop.relu = relu;
     loop.to = y;
+    loop.far = is_far(&loop) && y != a->x && y != b->x;
     run_loop(compute, &loop);
 }
 
@@ -259,9 +267,11 @@ void shoal_nchwc_grad_from_plain(const ShoalCompute *compute, const ShoalNchwcDi
 
 static void affine_strip(const Loop *loop, const Strip *s) {
     const float *z = loop->b.x;
-    loop->engine->strip->affine(s->pixels, loop->from + s->at, z ? z + s->at : NULL,
-                                loop->scale_g + s->channel, z ? loop->scale_z + s->channel : NULL,
-                                z ? loop->shift + s->channel : NULL, loop->to + s->at);
+    const ShoalNchwcStripKernels *k = loop->engine->strip;
+    (loop->far ? k->affine_far : k->affine)(s->pixels, loop->from + s->at, z ? z + s->at : NULL,
+                                            loop->scale_g + s->channel,
+                                            z ? loop->scale_z + s->channel : NULL,
+                                            z ? loop->shift + s->channel : NULL, loop->to + s->at);
 }
 
 void shoal_nchwc_affine(const ShoalCompute *compute, const ShoalNchwcDims *dims, const float *g,
@@ -275,6 +285,7 @@ void shoal_nchwc_affine(const ShoalCompute *compute, const ShoalNchwcDims *dims,
     loop.scale_z = b;
     loop.shift = c0;
     loop.to = dz;
+    loop.far = is_far(&loop) && dz != g && dz != z;
     run_loop(compute, &loop);
 }
 

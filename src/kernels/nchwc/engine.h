@@ -69,6 +69,10 @@ typedef struct ShoalNchwcTileKernels {
     void (*wtile)(const ShoalNchwcWtile *tile);
 } ShoalNchwcTileKernels;
 
+/* A tensor of this size is out of every cache before it is read again: to write past the caches
+ * saves reading the memory that is written. */
+enum { SHOAL_NCHWC_FAR_BYTES = 1 << 25 };
+
 /* nchwc/strip_tmpl.h */
 typedef struct ShoalNchwcStripKernels {
     /* y = value of x (ShoalNchwcInput); y may be x. */
@@ -80,11 +84,19 @@ typedef struct ShoalNchwcStripKernels {
     /* y = a + b, both through their functions; relu on the result. */
     void (*sum)(size_t pixels, const ShoalNchwcInput *a, const ShoalNchwcInput *b, bool relu,
                 float *y);
+    /* As sum, past the caches: y is apart from a and b and part of a tensor of at least
+     * SHOAL_NCHWC_FAR_BYTES. */
+    void (*sum_far)(size_t pixels, const ShoalNchwcInput *a, const ShoalNchwcInput *b, bool relu,
+                    float *y);
     /* g += from */
     void (*add)(size_t pixels, const float *from, float *g);
     /* dz = a * g + b * z + c0; z, b may be NULL. */
     void (*affine)(size_t pixels, const float *g, const float *z, const float *a, const float *b,
                    const float *c0, float *dz);
+    /* As affine, with dz as sum_far's y; and a copy like that. */
+    void (*affine_far)(size_t pixels, const float *g, const float *z, const float *a,
+                       const float *b, const float *c0, float *dz);
+    void (*copy_far)(size_t pixels, const float *from, float *to);
     /* Between `channels` <= lanes rows of a plain plane, `plane` floats apart, and a strip; lanes
      * beyond `channels` become 0. */
     void (*block)(size_t pixels, size_t channels, const float *plain, size_t plane, float *strip);

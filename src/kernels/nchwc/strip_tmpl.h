@@ -10,6 +10,16 @@
 #define SHOAL_INLINE static inline __attribute__((always_inline))
 #define SHOAL_UNROLL _Pragma("GCC unroll 16")
 
+#if !defined(SHOAL_VECTOR_STREAM)
+/* Where the processor sees by itself that whole lines are written. */
+static inline void vector_stream(float *p, Vector v) {
+    vector_store(p, v);
+}
+
+static inline void vector_stream_end(void) {
+}
+#endif
+
 /* Pixels per step: enough independent sums to hide the latency of an addition. */
 enum { STRIP_STEP = 4 };
 
@@ -158,9 +168,17 @@ static void strip_finish(size_t pixels, const ShoalNchwcFinish *f) {
         finish_masked(pixels, f, MASK_RAW);
 }
 
+SHOAL_INLINE void put(float *p, Vector v, const bool far) {
+    if (far)
+        vector_stream(p, v);
+    else
+        vector_store(p, v);
+}
+
 /* An input without a scale goes through 1 * x + 0: that is free next to the memory's time. */
 SHOAL_INLINE void sum_body(size_t pixels, const ShoalNchwcInput *a, const ShoalNchwcInput *b,
-                           const bool relu_a, const bool relu_b, const bool relu, float *y) {
+                           const bool relu_a, const bool relu_b, const bool relu, const bool far,
+                           float *y) {
     const Vector scale_a = vector_or(a->scale, 1), shift_a = vector_or(a->shift, 0);
     const Vector scale_b = vector_or(b->scale, 1), shift_b = vector_or(b->shift, 0);
     const float *xa = a->x, *xb = b->x;
@@ -168,28 +186,37 @@ SHOAL_INLINE void sum_body(size_t pixels, const ShoalNchwcInput *a, const ShoalN
         Vector va = function_of(vector_load(xa + p * LANES), true, scale_a, shift_a, relu_a);
         Vector vb = function_of(vector_load(xb + p * LANES), true, scale_b, shift_b, relu_b);
         Vector sum = vector_add(va, vb);
-        vector_store(y + p * LANES, relu ? vector_relu(sum) : sum);
+        put(y + p * LANES, relu ? vector_relu(sum) : sum, far);
     }
 }
 
 SHOAL_INLINE void sum_result(size_t pixels, const ShoalNchwcInput *a, const ShoalNchwcInput *b,
-                             const bool relu, float *y) {
+                             const bool relu, const bool far, float *y) {
     if (a->relu && b->relu)
-        sum_body(pixels, a, b, true, true, relu, y);
+        sum_body(pixels, a, b, true, true, relu, far, y);
     else if (a->relu)
-        sum_body(pixels, a, b, true, false, relu, y);
+        sum_body(pixels, a, b, true, false, relu, far, y);
     else if (b->relu)
-        sum_body(pixels, a, b, false, true, relu, y);
+        sum_body(pixels, a, b, false, true, relu, far, y);
     else
-        sum_body(pixels, a, b, false, false, relu, y);
+        sum_body(pixels, a, b, false, false, relu, far, y);
 }
 
 static void strip_sum(size_t pixels, const ShoalNchwcInput *a, const ShoalNchwcInput *b, bool relu,
                       float *y) {
     if (relu)
-        sum_result(pixels, a, b, true, y);
+        sum_result(pixels, a, b, true, false, y);
     else
-        sum_result(pixels, a, b, false, y);
+        sum_result(pixels, a, b, false, false, y);
+}
+
+static void strip_sum_far(size_t pixels, const ShoalNchwcInput *a, const ShoalNchwcInput *b,
+                          bool relu, float *y) {
+    if (relu)
+        sum_result(pixels, a, b, true, true, y);
+    else
+        sum_result(pixels, a, b, false, true, y);
+    vector_stream_end();
 }
 
 static void strip_add(size_t pixels, const float *from, float *g) {
@@ -197,19 +224,36 @@ static void strip_add(size_t pixels, const float *from, float *g) {
         vector_store(g + p, vector_add(vector_load(g + p), vector_load(from + p)));
 }
 
-static void strip_affine(size_t pixels, const float *g, const float *z, const float *a,
-                         const float *b, const float *c0, float *dz) {
+SHOAL_INLINE void affine_body(size_t pixels, const float *g, const float *z, const float *a,
+                              const float *b, const float *c0, const bool far, float *dz) {
     const Vector va = vector_load(a), vc = vector_or(c0, 0);
     if (!z) {
         for (size_t p = 0; p < pixels * LANES; p += LANES)
-            vector_store(dz + p, vector_fma(va, vector_load(g + p), vc));
+            put(dz + p, vector_fma(va, vector_load(g + p), vc), far);
         return;
     }
     const Vector vb = vector_load(b);
     for (size_t p = 0; p < pixels * LANES; p += LANES) {
         Vector rest = vector_fma(vb, vector_load(z + p), vc);
-        vector_store(dz + p, vector_fma(va, vector_load(g + p), rest));
+        put(dz + p, vector_fma(va, vector_load(g + p), rest), far);
     }
+}
+
+static void strip_affine(size_t pixels, const float *g, const float *z, const float *a,
+                         const float *b, const float *c0, float *dz) {
+    affine_body(pixels, g, z, a, b, c0, false, dz);
+}
+
+static void strip_affine_far(size_t pixels, const float *g, const float *z, const float *a,
+                             const float *b, const float *c0, float *dz) {
+    affine_body(pixels, g, z, a, b, c0, true, dz);
+    vector_stream_end();
+}
+
+static void strip_copy_far(size_t pixels, const float *from, float *to) {
+    for (size_t p = 0; p < pixels * LANES; p += LANES)
+        vector_stream(to + p, vector_load(from + p));
+    vector_stream_end();
 }
 
 /* One square of at most LANES pixels. */
@@ -260,5 +304,6 @@ static void strip_unblock(size_t pixels, size_t channels, const float *strip, fl
 
 #define SHOAL_NCHWC_STRIP_ENTRIES                                                                  \
     .activate = strip_activate, .moments = strip_moments, .finish = strip_finish,                  \
-    .sum = strip_sum, .add = strip_add, .affine = strip_affine, .block = strip_block,              \
+    .sum = strip_sum, .sum_far = strip_sum_far, .add = strip_add, .affine = strip_affine,          \
+    .affine_far = strip_affine_far, .copy_far = strip_copy_far, .block = strip_block,              \
     .unblock = strip_unblock

@@ -7,8 +7,17 @@
 
 enum { TILE = 4 };
 
-/* Below this many channels on a side the transforms cost more than the products save. */
-enum { LEAST_CHANNELS = 32, LEAST_TILES = 8 };
+/* Measured against the direct way: below, the transforms cost more than the products save. Few
+ * pixels do not pay for the transform of the weights. */
+enum { LEAST_CHANNELS = 16, LEAST_PIXELS = 48 };
+
+static bool pays(const ShoalConvShape *s) {
+    const double image = (double)s->out_height * (double)s->out_width;
+    const double tiles =
+        (double)((s->out_height + TILE - 1) / TILE) * (double)((s->out_width + TILE - 1) / TILE);
+    return s->channels >= LEAST_CHANNELS && s->outputs >= LEAST_CHANNELS &&
+           s->batch * image >= LEAST_PIXELS && 2 * image >= TILE * TILE * tiles;
+}
 
 bool shoal_nchwc_winograd_applies(const ShoalNchwc *engine, const ShoalNchwcConv *conv) {
     const ShoalConvShape *s = &conv->shape;
@@ -19,7 +28,7 @@ bool shoal_nchwc_winograd_applies(const ShoalNchwc *engine, const ShoalNchwcConv
         return false;
     if (s->pad_h < 0 || s->pad_h > 2 || s->pad_w < 0 || s->pad_w > 2)
         return false;
-    return s->channels >= LEAST_CHANNELS && s->outputs >= LEAST_CHANNELS;
+    return pays(s);
 }
 
 ShoalWinogradPlan shoal_winograd_plan(const ShoalNchwc *engine, const ShoalNchwcConv *conv,
