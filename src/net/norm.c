@@ -45,50 +45,28 @@ void shoal_norm_destroy(ShoalNorm *norm) {
     shoal_free(norm);
 }
 
-static const Caffe__BatchNormParameter *settings(const ShoalLayer *batch_norm) {
-    return batch_norm->param->batch_norm_param;
-}
-
-bool shoal_norm_is_global(const ShoalLayer *batch_norm) {
-    const Caffe__BatchNormParameter *param = settings(batch_norm);
-    return param && param->has_use_global_stats ? param->use_global_stats
-                                                : batch_norm->context->phase == CAFFE__PHASE__TEST;
-}
-
-static double eps_of(const ShoalLayer *batch_norm) {
-    const Caffe__BatchNormParameter *param = settings(batch_norm);
-    return param ? param->eps : 1e-5f;
-}
-
-/* The stored averages are sums; blob 2 is the sum of their weights (BVLC Caffe:
- * batch_norm_layer.cpp). The stored variance is the unbiased one. */
-static void move_averages(ShoalNorm *norm, size_t count) {
-    const Caffe__BatchNormParameter *param = settings(norm->batch_norm);
-    const float fraction = param ? param->moving_average_fraction : 0.999f;
-    ShoalParam **blobs = norm->batch_norm->params;
-    const double unbiased = count > 1 ? (double)count / (double)(count - 1) : 1;
-    float *mean = blobs[0]->blob.data, *variance = blobs[1]->blob.data;
-    blobs[2]->blob.data[0] = blobs[2]->blob.data[0] * fraction + 1;
+/* The layer's own numbers are single. center and a serve as room for them: both are set anew after
+ * this. */
+static void move_averages(ShoalNorm *norm) {
     for (size_t c = 0; c < norm->channels; c++) {
-        mean[c] = mean[c] * fraction + (float)norm->mean[c];
-        variance[c] = variance[c] * fraction + (float)(unbiased * norm->variance[c]);
+        norm->center[c] = (float)norm->mean[c];
+        norm->a[c] = (float)norm->variance[c];
     }
+    shoal_batch_norm_move(norm->batch_norm, norm->center, norm->a);
 }
 
 static void use_averages(ShoalNorm *norm) {
-    ShoalParam **blobs = norm->batch_norm->params;
-    const double weight = blobs[2]->blob.data[0];
-    const double factor = weight == 0 ? 0 : 1 / weight;
+    shoal_batch_norm_stored(norm->batch_norm, norm->center, norm->a);
     for (size_t c = 0; c < norm->channels; c++) {
-        norm->mean[c] = factor * blobs[0]->blob.data[c];
-        norm->variance[c] = factor * blobs[1]->blob.data[c];
+        norm->mean[c] = norm->center[c];
+        norm->variance[c] = norm->a[c];
     }
 }
 
 static double inverse_deviation(const ShoalNorm *norm, size_t c) {
     if (!norm->batch_norm)
         return 1;
-    return 1 / sqrt(norm->variance[c] + eps_of(norm->batch_norm));
+    return 1 / sqrt(norm->variance[c] + shoal_batch_norm_eps(norm->batch_norm));
 }
 
 static double gamma_of(const ShoalNorm *norm, size_t c) {
@@ -100,9 +78,9 @@ static double beta_of(const ShoalNorm *norm, size_t c) {
     return has ? norm->scale_layer->params[1]->blob.data[c] : 0;
 }
 
-void shoal_norm_forward(ShoalNorm *norm, size_t count) {
+void shoal_norm_forward(ShoalNorm *norm) {
     if (norm->batch_statistics)
-        move_averages(norm, count);
+        move_averages(norm);
     else if (norm->batch_norm)
         use_averages(norm);
     for (size_t c = 0; c < norm->channels; c++) {

@@ -66,7 +66,7 @@ static void forward_norm(const ShoalUnit *unit, const ShoalValue *output,
     ShoalNchwcStats stats;
     if (unit->kind != SHOAL_UNIT_CONV && wanted_stats(output, &stats))
         shoal_nchwc_stats(compute, &output->dims, output->data, &stats);
-    shoal_norm_forward(output->norm, count_per_channel(output));
+    shoal_norm_forward(output->norm);
 }
 
 /* Makes the raw numbers of a value that was dropped; its function is as forward left it. */

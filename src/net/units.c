@@ -201,7 +201,7 @@ static bool fuse_batch_norm(ShoalNet *net, int number, bool *memory) {
     *memory = make_norm(net, value);
     if (*memory) {
         value->norm->batch_norm = layer;
-        value->norm->batch_statistics = !shoal_norm_is_global(layer);
+        value->norm->batch_statistics = !shoal_batch_norm_is_global(layer);
     }
     return true;
 }

@@ -110,12 +110,9 @@ void shoal_unit_backward(ShoalNet *net, int unit, const ShoalCompute *compute);
 ShoalNorm *shoal_norm_create(size_t channels, size_t padded);
 void shoal_norm_destroy(ShoalNorm *norm);
 
-/* Whether a BatchNorm layer normalises by its stored statistics. */
-bool shoal_norm_is_global(const ShoalLayer *batch_norm);
-
 /* After the batch's statistics are in (batch_statistics), or by the stored ones: sets scale, shift
- * and center, and moves the stored averages. count: numbers per channel. */
-void shoal_norm_forward(ShoalNorm *norm, size_t count);
+ * and center, and moves the stored averages. */
+void shoal_norm_forward(ShoalNorm *norm);
 
 /* From sum_g and norm->sum_gz: sets a, b, c0 and adds the scale layer's gradients. */
 void shoal_norm_backward(ShoalNorm *norm, const double *sum_g, size_t count);

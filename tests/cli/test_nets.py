@@ -72,6 +72,19 @@ class Init(Case):
         self.assertEqual(self.files(), ["file"])
 
 
+    def test_lenet_trains(self):
+        self.succeeds("init", "lenet", "net")
+        self.dataset("net/mnist_train_lmdb", side=28, count=64)
+        self.dataset("net/mnist_test_lmdb", side=28, count=20)
+        solver = self.text("net", "solver.prototxt")
+        for name, value in (("max_iter", 3), ("test_iter", 1), ("display", 1)):
+            solver = re.sub(r"^%s: \d+$" % name, "%s: %d" % (name, value), solver, flags=re.M)
+        self.write("net/solver.prototxt", solver)
+        out = self.succeeds("train", "--solver=net/solver.prototxt").out
+        self.assertIn("Optimization Done.", out)
+        self.assertTrue(os.path.exists(self.path("net/lenet_iter_3.caffemodel")))
+
+
 class Timing(Case):
     def time(self, net, *flags):
         self.succeeds("init", net, net)

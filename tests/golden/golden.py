@@ -28,7 +28,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import harness
 
 # Sets of flags that choose how a net is executed: every case is run under each.
-PLANS = ((),)
+PLANS = (("--plan=plain",), ("--plan=fused",))
 UNIT = 2.0**-24
 # Below these sizes an error is taken absolutely (as in tools/compare.py of the goldens).
 FLOORS = {"data": 1e-2, "diff": 1e-3, "state": 1e-5}
@@ -112,7 +112,8 @@ def check_log(want, process, bound, start=0):
 def check_saved(want_path, got_path, bound, kind="data", zeros=None):
     """Two .caffemodel or .solverstate: one structure (names, types, shapes, parameters, size), and
     blobs within the limit. Returns the worst error. zeros: diffs that are 0 but for rounding,
-    name -> another blob whose diff has the size of what cancels; the limit is relative to that."""
+    name -> another blob whose diff has the size of what cancels; the limit is relative to that. So
+    it is for their momentum, which holds nothing but weight decay and what rounding added up."""
     want, got = harness.Saved(want_path), harness.Saved(got_path)
     assert want.layers == got.layers, "layers %s, Caffe's %s" % (got.layers, want.layers)
     assert list(want.blobs) == list(got.blobs), "blobs %s, Caffe's %s" % (
@@ -130,9 +131,10 @@ def check_saved(want_path, got_path, bound, kind="data", zeros=None):
         a, b = getattr(want.blobs[name], field), getattr(got.blobs[name], field)
         assert len(a), "%s has no %s" % (name, field)
         floor = FLOORS[kind]
-        if kind == "diff" and name in (zeros or {}):
-            beside = want.blobs[zeros[name]].diff
+        if kind != "data" and name in (zeros or {}):
+            beside = getattr(want.blobs[zeros[name]], field)
             floor = harness.norm(beside) / math.sqrt(len(beside))
+        if kind == "diff" and name in (zeros or {}):
             assert harness.norm(a) <= 1e-3 * floor * math.sqrt(len(a)), name + " is not 0"
         error = harness.blob_error(a, b, floor)
         assert error <= bound, "%s: error %.3g, limit %.3g" % (name, error, bound)

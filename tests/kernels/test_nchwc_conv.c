@@ -487,6 +487,8 @@ static void test_pointwise(void **state) {
     check_shape(shape(1, 16, 11, 13, 48, 1, 3, 0, 1), false);
     check_shape(shape(1, 16, 5, 6, 40, 1, 1, 1, 1), false);
     check_shape(shape(1, 300, 3, 3, 280, 1, 1, 0, 1), false);
+    check_shape(shape(1, 33, 31, 37, 97, 1, 1, 0, 1), false);
+    check_shape(shape(17, 16, 3, 5, 16, 1, 1, 0, 1), false);
 }
 
 static void test_spatial(void **state) {
@@ -498,6 +500,7 @@ static void test_spatial(void **state) {
     check_shape(shape(1, 50, 6, 7, 20, 2, 1, 1, 1), false);
     check_shape(shape(1, 16, 9, 10, 16, 3, 1, 3, 2), false);
     check_shape(shape(1, 160, 6, 6, 150, 3, 1, 1, 1), false);
+    check_shape(shape(5, 16, 40, 42, 40, 3, 1, 1, 1), false);
 }
 
 static void test_strides(void **state) {
@@ -510,6 +513,7 @@ static void test_strides(void **state) {
     check_shape(shape(1, 16, 17, 15, 16, 3, 2, 2, 2), false);
     check_shape(shape(1, 16, 40, 42, 16, 3, 2, 1, 1), false);
     check_shape(shape(2, 16, 19, 16, 16, 3, 2, 1, 3), false);
+    check_shape(shape(1, 16, 13, 12, 16, 9, 2, 4, 1), false);
     ShoalConvShape s = shape(1, 20, 12, 10, 24, 3, 1, 1, 1);
     s.kernel_h = 2;
     s.stride_w = 2;

@@ -30,15 +30,11 @@ bool shoal_nchwc_conv_uses_winograd(const ShoalKernels *kernels, const ShoalNchw
     return kernels->nchwc && way_of(kernels->nchwc, conv) == WINOGRAD;
 }
 
-static size_t max_size(size_t a, size_t b) {
-    return a > b ? a : b;
-}
-
 static size_t direct_bytes(const ShoalNchwc *engine, const ShoalNchwcConv *conv, unsigned threads) {
-    size_t bytes = max_size(shoal_nchwc_direct_fwd_bytes(engine, conv, threads),
-                            shoal_nchwc_direct_bwd_weights_bytes(engine, conv, threads));
+    size_t bytes = shoal_nchwc_max(shoal_nchwc_direct_fwd_bytes(engine, conv, threads),
+                                   shoal_nchwc_direct_bwd_weights_bytes(engine, conv, threads));
     if (!conv->plain_input)
-        bytes = max_size(bytes, shoal_nchwc_direct_bwd_data_bytes(engine, conv, threads));
+        bytes = shoal_nchwc_max(bytes, shoal_nchwc_direct_bwd_data_bytes(engine, conv, threads));
     return bytes;
 }
 

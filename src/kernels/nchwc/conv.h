@@ -80,6 +80,14 @@ static inline size_t shoal_nchwc_times(size_t a, size_t b) {
     return shoal_size_mul(a, b, &out) ? out : SIZE_MAX;
 }
 
+static inline size_t shoal_nchwc_min(size_t a, size_t b) {
+    return a < b ? a : b;
+}
+
+static inline size_t shoal_nchwc_max(size_t a, size_t b) {
+    return a > b ? a : b;
+}
+
 /* The i-th of `parts` near-equal parts of [0, total): where it begins. */
 static inline size_t shoal_nchwc_part(size_t total, size_t parts, size_t i) {
     size_t base = total / parts, rest = total % parts;

@@ -43,23 +43,16 @@ typedef struct Plan {
     ptrdiff_t *at; /* [threads][2][segments] */
 } Plan;
 
-static size_t min_size(size_t a, size_t b) {
-    return a < b ? a : b;
-}
-
-static size_t max_size(size_t a, size_t b) {
-    return a > b ? a : b;
-}
-
 static void plan_pieces(Plan *p) {
     const size_t pixels = p->out_height * p->out_width;
-    const size_t rows = min_size(max_size(PIECE_PIXELS / p->out_width, 1), p->out_height);
+    const size_t rows =
+        shoal_nchwc_min(shoal_nchwc_max(PIECE_PIXELS / p->out_width, 1), p->out_height);
     p->row_parts = shoal_nchwc_parts_of(p->out_height, rows);
     p->rows = shoal_nchwc_parts_of(p->out_height, p->row_parts);
     p->row_parts = shoal_nchwc_parts_of(p->out_height, p->rows);
     p->images = 1;
     if (p->row_parts == 1)
-        p->images = max_size(min_size(PIECE_PIXELS / pixels, p->batch), 1);
+        p->images = shoal_nchwc_max(shoal_nchwc_min(PIECE_PIXELS / pixels, p->batch), 1);
     p->pieces = p->row_parts * shoal_nchwc_parts_of(p->batch, p->images);
     p->segments = p->rows * p->images;
 }
@@ -70,12 +63,13 @@ static void plan_tiles(Plan *p) {
     p->out_tiles = shoal_nchwc_parts_of(p->out_blocks, outputs);
     p->tile_out = shoal_nchwc_parts_of(p->out_blocks, p->out_tiles);
     size_t per_block = p->tile_out * taps * p->panel.lanes * lanes * sizeof(float);
-    p->in_tiles = shoal_nchwc_parts_of(p->in_blocks, max_size(tile_bytes(lanes) / per_block, 1));
+    p->in_tiles =
+        shoal_nchwc_parts_of(p->in_blocks, shoal_nchwc_max(tile_bytes(lanes) / per_block, 1));
     p->tile_in = shoal_nchwc_parts_of(p->in_blocks, p->in_tiles);
     p->in_tiles = shoal_nchwc_parts_of(p->in_blocks, p->tile_in);
     p->out_tiles = shoal_nchwc_parts_of(p->out_blocks, p->tile_out);
     p->tiles = p->groups * p->in_tiles * p->out_tiles;
-    p->slices = min_size(shoal_nchwc_parts_of(TASKS, p->tiles), p->pieces);
+    p->slices = shoal_nchwc_min(shoal_nchwc_parts_of(TASKS, p->tiles), p->pieces);
     p->tile_floats = p->tile_in * p->panel.lanes * taps * p->tile_out * lanes;
 }
 
@@ -143,8 +137,8 @@ static Tile tile_of(const Plan *p, size_t index) {
     index /= p->out_tiles;
     t.in = index % p->in_tiles * p->tile_in;
     t.group = index / p->in_tiles;
-    t.outs = min_size(p->out_blocks - t.out, p->tile_out);
-    t.ins = min_size(p->in_blocks - t.in, p->tile_in);
+    t.outs = shoal_nchwc_min(p->out_blocks - t.out, p->tile_out);
+    t.ins = shoal_nchwc_min(p->in_blocks - t.in, p->tile_in);
     return t;
 }
 
@@ -155,8 +149,8 @@ typedef struct Piece {
 static Piece piece_of(const Plan *p, size_t index) {
     Piece piece = {.row = index % p->row_parts * p->rows,
                    .image = index / p->row_parts * p->images};
-    piece.rows = min_size(p->out_height - piece.row, p->rows);
-    piece.images = min_size(p->batch - piece.image, p->images);
+    piece.rows = shoal_nchwc_min(p->out_height - piece.row, p->rows);
+    piece.images = shoal_nchwc_min(p->batch - piece.image, p->images);
     return piece;
 }
 
@@ -266,14 +260,14 @@ static void add_vector(const Run *r, const Tile *tile, size_t block, const float
     const Plan *p = r->p;
     const size_t lanes = p->engine->lanes, taps = p->taps_h * p->taps_w;
     const size_t first = tile->in * p->panel.lanes, out = (tile->out + block) * lanes;
-    const size_t count = min_size(tile->ins * p->panel.lanes, p->in_channels - first) * taps;
-    const size_t outs = min_size(lanes, p->out_channels - out), row = p->tile_out * lanes;
+    const size_t count = shoal_nchwc_min(tile->ins * p->panel.lanes, p->in_channels - first) * taps;
+    const size_t outs = shoal_nchwc_min(lanes, p->out_channels - out), row = p->tile_out * lanes;
     _Alignas(SHOAL_ALIGN) float sum[ADD_ROWS * SHOAL_NCHWC_LANES_MAX];
     float turned[ADD_ROWS * SHOAL_NCHWC_LANES_MAX];
     float *dw = r->dw + ((tile->group * p->out_channels + out) * p->in_channels + first) * taps;
     sums += block * lanes;
     for (size_t i = 0; i < count; i += ADD_ROWS) {
-        const size_t rows = min_size(count - i, ADD_ROWS);
+        const size_t rows = shoal_nchwc_min(count - i, ADD_ROWS);
         const float *from = sums + i * row;
         if (slices > 1)
             from = add_slices(p, from, slices, apart, rows, sum);

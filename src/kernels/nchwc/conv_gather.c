@@ -18,14 +18,6 @@ static ShoalNchwcAxis axis_of(const ShoalNchwcGather *g, bool vertical, size_t p
                        : shoal_nchwc_axis_fwd(g->shape, vertical);
 }
 
-static size_t min_size(size_t a, size_t b) {
-    return a < b ? a : b;
-}
-
-static size_t max_size(size_t a, size_t b) {
-    return a > b ? a : b;
-}
-
 /* Rows of a panel for so many output rows from a multiple of the stride on. */
 static size_t panel_rows_for(const ShoalNchwcGather *g, size_t rows) {
     const ShoalNchwcAxis axis = axis_of(g, true, 0);
@@ -67,7 +59,7 @@ static size_t panel_bytes_for(const ShoalNchwcGather *g, size_t rows) {
 static size_t strip_rows(const ShoalNchwcGather *g) {
     size_t pixels = g->out_height * g->out_width;
     size_t strips = shoal_nchwc_parts_of(pixels, SHOAL_NCHWC_PART_PIXELS);
-    size_t rows = shoal_nchwc_parts_of(g->out_height, min_size(strips, g->out_height));
+    size_t rows = shoal_nchwc_parts_of(g->out_height, shoal_nchwc_min(strips, g->out_height));
     return shoal_nchwc_parts_of(rows, g->phases_h) * g->phases_h;
 }
 
@@ -90,17 +82,17 @@ static void plan_items(ShoalNchwcGather *g) {
     g->row_parts = shoal_nchwc_parts_of(strips, most);
     g->images = 1;
     if (g->row_parts == 1) {
-        size_t fit = budget / max_size(panel_bytes_for(g, g->out_height), 1);
-        g->images = max_size(min_size(fit, shoal_nchwc_parts_of(enough, pixels)), 1);
-        g->images = min_size(g->images, g->batch);
+        size_t fit = budget / shoal_nchwc_max(panel_bytes_for(g, g->out_height), 1);
+        g->images = shoal_nchwc_max(shoal_nchwc_min(fit, shoal_nchwc_parts_of(enough, pixels)), 1);
+        g->images = shoal_nchwc_min(g->images, g->batch);
     }
     g->image_parts = shoal_nchwc_parts_of(g->batch, g->images);
     const size_t pairs = shoal_nchwc_parts_of(g->out_blocks, 2);
     const size_t items = panels_of(g);
-    g->pair_parts = min_size(shoal_nchwc_parts_of(SHOAL_NCHWC_ITEMS, items), pairs);
+    g->pair_parts = shoal_nchwc_min(shoal_nchwc_parts_of(SHOAL_NCHWC_ITEMS, items), pairs);
     g->pairs = shoal_nchwc_parts_of(pairs, g->pair_parts);
     g->pair_parts = shoal_nchwc_parts_of(pairs, g->pairs);
-    g->panel_rows = panel_rows_for(g, min_size(g->rows, g->out_height));
+    g->panel_rows = panel_rows_for(g, shoal_nchwc_min(g->rows, g->out_height));
     shoal_nchwc_panel_layout(&g->panel, g->images, g->panel_rows);
 }
 
@@ -275,7 +267,7 @@ static void pack_squares(const Packing *k, const Matrix *m, const Packed *packed
             k->blocked->transpose(from, m->out_step, m->taps, packed->outs,
                                   packed->to + row * packed->step, lanes * packed->step);
         else if (!g->backward)
-            k->blocked->transpose(from, m->out_step, min_size(lanes, g->in_channels - in),
+            k->blocked->transpose(from, m->out_step, shoal_nchwc_min(lanes, g->in_channels - in),
                                   packed->outs, packed->to + row * packed->step, packed->step);
         else
             for (size_t i = in; i < in + lanes && i < g->in_channels; i++)
@@ -291,7 +283,7 @@ static float *weights_of(const ShoalNchwcGather *g, size_t group, size_t pair) {
 static void pack_block(const Packing *k, size_t group, size_t block, float *to, size_t step) {
     const ShoalNchwcGather *g = k->g;
     const size_t lanes = g->engine->lanes, from = block * lanes;
-    const Packed packed = {to, step, min_size(g->out_channels - from, lanes)};
+    const Packed packed = {to, step, shoal_nchwc_min(g->out_channels - from, lanes)};
     Matrix matrix = matrix_of(g, k->w, group);
     matrix.w += from * matrix.out_step;
     if (packed.outs < lanes || g->in_channels % g->panel.lanes != 0)
@@ -315,7 +307,7 @@ static void pack_block(const Packing *k, size_t group, size_t block, float *to, 
 
 static void pack_pair(const Packing *k, size_t group, size_t pair, float *to) {
     const ShoalNchwcGather *g = k->g;
-    const size_t lanes = g->engine->lanes, vectors = min_size(g->out_blocks - 2 * pair, 2);
+    const size_t lanes = g->engine->lanes, vectors = shoal_nchwc_min(g->out_blocks - 2 * pair, 2);
     for (size_t v = 0; v < vectors; v++)
         pack_block(k, group, 2 * pair + v, to + v * lanes, vectors * lanes);
 }
@@ -376,14 +368,14 @@ typedef struct Pair {
 static Item item_of(const ShoalNchwcGather *g, size_t index) {
     const size_t pairs = shoal_nchwc_parts_of(g->out_blocks, 2);
     Item it = {.pair = index % g->pair_parts * g->pairs};
-    it.pairs = min_size(pairs - it.pair, g->pairs);
+    it.pairs = shoal_nchwc_min(pairs - it.pair, g->pairs);
     index /= g->pair_parts;
     it.group = index % g->groups;
     index /= g->groups;
     it.row = index % g->row_parts * g->rows;
-    it.rows = min_size(g->out_height - it.row, g->rows);
+    it.rows = shoal_nchwc_min(g->out_height - it.row, g->rows);
     it.image = index / g->row_parts * g->images;
-    it.images = min_size(g->batch - it.image, g->images);
+    it.images = shoal_nchwc_min(g->batch - it.image, g->images);
     return it;
 }
 
@@ -432,7 +424,7 @@ static void run_piece(const Run *r, const Item *it, const Phase *p, ShoalNchwcTi
 static void run_phase(const Run *r, const Item *it, const Phase *p, const Pair *pair) {
     const ShoalNchwcGather *g = r->g;
     const size_t lanes = g->engine->lanes, row = g->length * pair->vectors * lanes;
-    const size_t most = max_size(weight_bytes(lanes) / (row * sizeof(float)), 1);
+    const size_t most = shoal_nchwc_max(weight_bytes(lanes) / (row * sizeof(float)), 1);
     const size_t pieces = shoal_nchwc_parts_of(p->segments, most);
     ShoalNchwcTile tile = {.vectors = pair->vectors,
                            .length = g->length,
@@ -477,7 +469,7 @@ static void run_epilogue(const Run *r, const Item *it, const Pair *pair) {
         for (size_t v = 0; v < pair->vectors; v++)
             for (size_t row = 0; row < it->rows; row += strip)
                 run_part(r, it->image + image, pair->block + v, it->row + row,
-                         min_size(it->rows - row, strip));
+                         shoal_nchwc_min(it->rows - row, strip));
 }
 
 /* Zeros where no tap comes from. */
@@ -545,7 +537,7 @@ static void run_item(void *context, size_t index, unsigned thread) {
         if (g->pack_late)
             pack_pair(r->packing, it.group, i, weights);
         Pair pair = {.block = it.group * g->out_blocks + 2 * i,
-                     .vectors = min_size(g->out_blocks - 2 * i, 2),
+                     .vectors = shoal_nchwc_min(g->out_blocks - 2 * i, 2),
                      .weights = weights};
         run_pair(r, &it, &pair);
     }

@@ -22,8 +22,8 @@ typedef struct ShoalNchwcGather {
     size_t groups, batch, out_height, out_width;
     size_t phases_h, phases_w;
     bool empty_phase; /* some phase has no taps */
-    /* Steps of a segment, kernel taps of a phase's row that are a segment each, and all segments of
-     * all phases: the weights of a vector of outputs are [segments][length] rows. */
+    /* Steps of a segment, and the segments of all phases: the weights of a vector of outputs are
+     * [segments][length] rows. */
     size_t length, segments;
     /* Items: `images` whole images, or `rows` rows of one; by `pairs` pairs. */
     size_t images, rows, pairs;

@@ -3,8 +3,6 @@
  * first. All of these stream through memory, so what matters is that each number is touched once
  * and that a few sums run side by side. */
 
-#include <string.h>
-
 #include "kernels/nchwc/engine.h"
 
 #define SHOAL_INLINE static inline __attribute__((always_inline))
@@ -23,6 +21,12 @@ static inline void vector_stream_end(void) {
 /* Pixels per step: enough independent sums to hide the latency of an addition. */
 enum { STRIP_STEP = 4 };
 
+/* Asks for what a long strip comes to 2 KB on: the processors that prefetch by themselves do not
+ * look across pages, and one stream alone does not fill the memory's time. */
+SHOAL_INLINE void prefetch(const float *x) {
+    __builtin_prefetch(x + 2048 / sizeof *x);
+}
+
 SHOAL_INLINE Vector vector_or(const float *p, float otherwise) {
     return p ? vector_load(p) : vector_set1(otherwise);
 }
@@ -40,9 +44,11 @@ SHOAL_INLINE void activate_body(size_t pixels, const float *x, const float *scal
     size_t p = 0;
     for (; p + STRIP_STEP <= pixels; p += STRIP_STEP) {
         SHOAL_UNROLL
-        for (size_t i = 0; i < STRIP_STEP; i++)
+        for (size_t i = 0; i < STRIP_STEP; i++) {
+            prefetch(x + (p + i) * LANES);
             vector_store(y + (p + i) * LANES,
                          function_of(vector_load(x + (p + i) * LANES), scaled, a, b, relu));
+        }
     }
     for (; p < pixels; p++)
         vector_store(y + p * LANES, function_of(vector_load(x + p * LANES), scaled, a, b, relu));
@@ -57,7 +63,7 @@ static void strip_activate(size_t pixels, const float *x, const float *scale, co
     else if (relu)
         activate_body(pixels, x, NULL, NULL, false, true, y);
     else if (x != y)
-        memcpy(y, x, pixels * LANES * sizeof *y);
+        activate_body(pixels, x, NULL, NULL, false, false, y);
 }
 
 SHOAL_INLINE void moment(Vector x, Vector *sum, Vector *square) {
@@ -79,8 +85,10 @@ static void strip_moments(size_t pixels, const float *x, const float *origin, fl
     size_t p = 0;
     for (; p + STRIP_STEP <= pixels; p += STRIP_STEP) {
         SHOAL_UNROLL
-        for (size_t i = 0; i < STRIP_STEP; i++)
+        for (size_t i = 0; i < STRIP_STEP; i++) {
+            prefetch(x + (p + i) * LANES);
             moment(vector_sub(vector_load(x + (p + i) * LANES), from), &s[i], &q[i]);
+        }
     }
     for (; p < pixels; p++)
         moment(vector_sub(vector_load(x + p * LANES), from), &s[0], &q[0]);
@@ -102,6 +110,7 @@ SHOAL_INLINE void finish_pixel(const ShoalNchwcFinish *f, size_t at, const int m
     Vector g = vector_load(f->g + at);
     if (mask != MASK_NONE) {
         Vector m = vector_load(f->mask + at);
+        prefetch(f->mask + at);
         if (mask == MASK_SCALED)
             m = vector_fma(state->scale, m, state->shift);
         g = vector_where_positive(m, g);
@@ -112,6 +121,7 @@ SHOAL_INLINE void finish_pixel(const ShoalNchwcFinish *f, size_t at, const int m
     SHOAL_UNROLL
     for (int t = 0; t < terms; t++) {
         Vector z = vector_sub(vector_load(f->z[t] + at), state->center[t]);
+        prefetch(f->z[t] + at);
         state->sum[t][i] = vector_fma(g, z, state->sum[t][i]);
     }
 }

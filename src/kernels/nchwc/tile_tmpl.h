@@ -90,12 +90,6 @@ SHOAL_INLINE void tile_start(const ShoalNchwcTile *t, const int rows, const int 
 SHOAL_INLINE void tile_body(const ShoalNchwcTile *t, const int rows, const int vectors) {
     Vector sum[TILE_ROWS][2];
     tile_start(t, rows, vectors, sum);
-    if (!t->accumulate)
-        SHOAL_UNROLL
-        for (int i = 0; i < rows; i++)
-            SHOAL_UNROLL
-            for (int v = 0; v < vectors; v++)
-                __builtin_prefetch(t->c + (size_t)i * t->c_row + (size_t)v * t->c_col, 1);
     if (t->length == LANES)
         tile_segments(t, LANES, rows, vectors, sum);
     else

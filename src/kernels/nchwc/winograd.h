@@ -79,7 +79,7 @@ typedef struct ShoalNchwcWinogradSum {
 /* nchwc/winograd_tmpl.h */
 typedef struct ShoalNchwcWinogradKernels {
     size_t cache_bytes; /* what a thread should keep between the stages: most of its L2 */
-    size_t round_bytes; /* of workspace for what all threads keep between the stages */
+    size_t round_bytes; /* what all threads should keep between the stages together */
     void (*input)(const ShoalNchwcWinogradRead *read);    /* 6x6 tiles, B' d B */
     void (*gradient)(const ShoalNchwcWinogradRead *read); /* 4x4 tiles, A dY A'; no function */
     void (*output)(const ShoalNchwcWinogradWrite *write); /* A' M A */

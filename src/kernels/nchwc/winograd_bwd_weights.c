@@ -14,6 +14,9 @@ enum { FREQUENCIES = SHOAL_NCHWC_FREQUENCIES };
  * some blocks of channels by some blocks of outputs, in the thread's cache, and adds it to dw. */
 enum { SLICES = 8, LEAST_CHUNK_TILES = 24 };
 
+/* A round of fewer tiles would spend its time on the way back from dU. */
+enum { LEAST_ROUND_TILES = 128 };
+
 typedef struct Weights {
     ShoalWinogradPlan plan;
     ShoalWinogradSource x, dy;
@@ -47,8 +50,12 @@ void shoal_winograd_plan_weights(ShoalWinogradPlan *plan) {
     plan->by_chunks = plan->chunk_rows * plan->tiles_w >= LEAST_CHUNK_TILES;
     if (plan->by_chunks)
         return;
-    const size_t rows = plan->engine->winograd->round_bytes / sizeof(float) / row;
-    plan->chunk_rows = shoal_winograd_min(plan->rows, rows > 0 ? rows : 1);
+    size_t rows = plan->engine->winograd->round_bytes / sizeof(float) / row;
+    const size_t least = shoal_winograd_parts(LEAST_ROUND_TILES, plan->tiles_w);
+    if (rows < least)
+        rows = least;
+    /* Rounds of one size. */
+    plan->chunk_rows = shoal_winograd_parts(plan->rows, shoal_winograd_parts(plan->rows, rows));
 }
 
 static size_t slices_of(const ShoalWinogradPlan *plan) {

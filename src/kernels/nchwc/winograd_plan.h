@@ -7,13 +7,12 @@
 
 /* What the three Winograd passes share.
  *
- * Work is cut into rows of tiles: row r of the batch is row r % tiles_h of image r / tiles_h. Two
- * orders, chosen by the shape alone:
- *   by chunks       each task transforms a chunk of rows that stays in the thread's cache,
- * multiplies it by all of U, which streams by, and transforms back by frequencies  three parallel
- * stages over a round of rows in the workspace: transform, one product per frequency (whose part of
- * U is read once), transform back The first writes nothing but results; the second is for U that is
- * too large to stream per chunk, and for so few rows that there would be too few chunks. */
+ * Work is cut into rows of tiles: row r of the batch is row r % tiles_h of image r / tiles_h. Each
+ * pass has two orders of work; the shape alone decides. In one (by_chunks), a task has a chunk of
+ * rows, whose tiles stay in the thread's cache from the first transform to the last. In the other,
+ * the tiles of a round of rows are transformed into the workspace, and a task has some of the
+ * channels for all of them: for U that is too large to stream by for each chunk, and for so few
+ * rows that there would be too few chunks. */
 
 /* A pass as a convolution of `source` with U to `outputs`; backward-data has the roles exchanged.
  */
@@ -51,6 +50,7 @@ static inline size_t shoal_winograd_min(size_t a, size_t b) {
     return a < b ? a : b;
 }
 
+/* How many parts of at most `part` there are in `whole`. */
 static inline size_t shoal_winograd_parts(size_t whole, size_t part) {
     return (whole + part - 1) / part;
 }
@@ -60,7 +60,7 @@ static inline ShoalWinogradRange shoal_winograd_cut(size_t whole, size_t parts, 
     return (ShoalWinogradRange){whole * index / parts, whole * (index + 1) / parts};
 }
 
-/* How many parts at most `part` large `whole` is cut into for parallel work. */
+/* The rows of a chunk or round. */
 static inline ShoalWinogradRange shoal_winograd_rows(const ShoalWinogradPlan *plan, size_t index) {
     size_t from = index * plan->chunk_rows;
     return (ShoalWinogradRange){from, shoal_winograd_min(plan->rows, from + plan->chunk_rows)};
@@ -73,7 +73,8 @@ ShoalWinogradPlan shoal_winograd_plan(const ShoalNchwc *engine, const ShoalNchwc
 /* Floats between the frequencies of a panel. A vector more than needed: at a power of two the 36
  * vectors of a tile would all fall into the same few sets of the cache. */
 size_t shoal_winograd_step(size_t blocks, size_t tiles, size_t lanes);
-/* bytes + SHOAL_ALIGN-rounded bytes of count * floats; SIZE_MAX sticks. */
+/* `bytes` plus count * floats numbers, rounded up to SHOAL_ALIGN; SIZE_MAX when it does not fit,
+ * and from then on. */
 size_t shoal_winograd_add(size_t bytes, size_t count, size_t floats);
 
 /* The panel of rows [first, first + rows) in storage that was made with shoal_winograd_step. */
@@ -90,11 +91,11 @@ void shoal_winograd_read_all(const ShoalCompute *compute, const ShoalWinogradPla
                              const ShoalWinogradSource *source, const ShoalWinogradPanel *panel,
                              ShoalWinogradRange rows);
 
-/* Workspace of the passes. */
+/* Workspace of a planned pass. */
 size_t shoal_winograd_data_bytes(const ShoalWinogradPlan *plan, unsigned threads);
 size_t shoal_winograd_weights_bytes(const ShoalWinogradPlan *plan, unsigned threads);
 
-/* Backward-data and forward have one plan; these set the order of work. */
+/* Choose the order of work: for forward and backward-data; for backward-weights. */
 void shoal_winograd_plan_data(ShoalWinogradPlan *plan);
 void shoal_winograd_plan_weights(ShoalWinogradPlan *plan);
 

@@ -396,7 +396,7 @@ static void sum(const ShoalNchwcWinogradSum *s) {
 
 const ShoalNchwcWinogradKernels SHOAL_ISA(shoal_nchwc_winograd) = {
     .cache_bytes = WINOGRAD_CACHE_BYTES,
-    .round_bytes = (size_t)64 << 20,
+    .round_bytes = (size_t)12 << 20,
     .input = input,
     .gradient = gradient,
     .output = output,

@@ -90,7 +90,15 @@ static ShoalStatus batch_norm_reshape(ShoalLayer *layer, ShoalError *err) {
     return shoal_layer_shape_top_like(layer, 0, bottom, err);
 }
 
-static void global_moments(const ShoalLayer *layer, float *mean, float *variance) {
+bool shoal_batch_norm_is_global(const ShoalLayer *layer) {
+    return ((const BatchNormState *)layer->state)->global;
+}
+
+float shoal_batch_norm_eps(const ShoalLayer *layer) {
+    return ((const BatchNormState *)layer->state)->eps;
+}
+
+void shoal_batch_norm_stored(const ShoalLayer *layer, float *mean, float *variance) {
     const float *means = layer->params[0]->blob.data, *variances = layer->params[1]->blob.data;
     float weights = layer->params[2]->blob.data[0];
     float scale = weights == 0 ? 0 : 1 / weights;
@@ -100,8 +108,7 @@ static void global_moments(const ShoalLayer *layer, float *mean, float *variance
     }
 }
 
-/* Moves the sums on by this share's mean and variance. */
-static void move_statistics(const ShoalLayer *layer, const float *mean, const float *variance) {
+void shoal_batch_norm_move(const ShoalLayer *layer, const float *mean, const float *variance) {
     const BatchNormState *state = layer->state;
     float *means = layer->params[0]->blob.data, *variances = layer->params[1]->blob.data;
     float *weights = layer->params[2]->blob.data;
@@ -122,10 +129,10 @@ static ShoalStatus batch_norm_forward(ShoalLayer *layer, const ShoalCompute *com
     float *y = layer->tops[0]->data, *inverse = layer->saved;
     float *mean = inverse + state->shape.channels, *variance = mean + state->shape.channels;
     if (state->global) {
-        global_moments(layer, mean, variance);
+        shoal_batch_norm_stored(layer, mean, variance);
     } else {
         shoal_channel_moments(compute, &state->shape, x, mean, variance);
-        move_statistics(layer, mean, variance);
+        shoal_batch_norm_move(layer, mean, variance);
     }
     for (size_t c = 0; c < state->shape.channels; c++)
         inverse[c] = 1 / sqrtf(variance[c] + state->eps);

@@ -98,6 +98,13 @@ ShoalStatus shoal_filler_fill_slice(const Caffe__FillerParameter *filler, ShoalR
                                     const ShoalBlob *whole, size_t n, float *out, ShoalError *err);
 uint64_t shoal_filler_draws(size_t n);
 
+/* For units of several layers: of a BatchNorm layer, whether it normalises by its stored statistics,
+ * and these; and their move by the mean and the biased variance [C] of the present share. */
+bool shoal_batch_norm_is_global(const ShoalLayer *layer);
+float shoal_batch_norm_eps(const ShoalLayer *layer);
+void shoal_batch_norm_stored(const ShoalLayer *layer, float *mean, float *variance);
+void shoal_batch_norm_move(const ShoalLayer *layer, const float *mean, const float *variance);
+
 /* For units of several layers: the window of a Convolution and of a Pooling layer, for the present
  * share. */
 const ShoalConvShape *shoal_convolution_shape(const ShoalLayer *layer);
