@@ -35,7 +35,6 @@ ShoalWinogradPlan shoal_winograd_plan(const ShoalNchwc *engine, const ShoalNchwc
                                       bool backward_data) {
     const ShoalConvShape *s = &conv->shape;
     ShoalWinogradPlan p = {.engine = engine,
-                           .conv = conv,
                            .lanes = engine->lanes,
                            .batch = (size_t)s->batch,
                            .channels = (size_t)s->channels,

@@ -26,8 +26,11 @@
  *   0, +-1, 1/2, -2, infinity        19 /  47
  *   0, +-sqrt(1/2), +-sqrt(2), inf   13 /  33
  *   0, +-5/8, +-3/2, infinity        13 /  33
- * and all coefficients of the last have exact binary fractions, but for those of G.
- * test_nchwc_winograd.c holds every pass under the bound that it states. */
+ * and all coefficients of the last have exact binary fractions, but for those of G. Largest error
+ * of some 10^4 outputs: 98 / 340; the same for backward-data, and for the weight gradient over as
+ * many tiles rms 13 / 14, largest 78 / 76 (it sums in parts). test_nchwc_winograd.c measures all
+ * passes at 64, 256 and 512 terms and holds them under 4 + 3 sqrt(terms) (rms) and 24 + 30
+ * sqrt(terms) (largest), about twice what was found. */
 
 enum { SHOAL_NCHWC_FREQUENCIES = 36 };
 

@@ -14,11 +14,9 @@
  * channels for all of them: for U that is too large to stream by for each chunk, and for so few
  * rows that there would be too few chunks. */
 
-/* A pass as a convolution of `source` with U to `outputs`; backward-data has the roles exchanged.
- */
+/* A pass as a convolution of `channels` to `outputs`; backward-data has the roles exchanged. */
 typedef struct ShoalWinogradPlan {
     const ShoalNchwc *engine;
-    const ShoalNchwcConv *conv;
     size_t lanes, batch, channels, outputs; /* channels of what is read */
     size_t in_blocks, out_blocks;
     ptrdiff_t height, width, out_height, out_width, pad_h, pad_w;

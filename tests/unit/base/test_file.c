@@ -60,6 +60,19 @@ static void write_reads_back(void **state) {
     assert_int_not_equal(access(beside, F_OK), 0);
 }
 
+static void numbers_are_read(void **state) {
+    (void)state;
+    ShoalError err = {0};
+    long long number = 5;
+    assert_false(shoal_file_number(path, &number));
+    shoal_file_replace(path, "max\n", 4, &err);
+    assert_false(shoal_file_number(path, &number));
+    assert_int_equal(number, 5);
+    shoal_file_replace(path, "1950000\n", 8, &err);
+    assert_true(shoal_file_number(path, &number));
+    assert_int_equal(number, 1950000);
+}
+
 static void full_disk_keeps_the_old_file(void **state) {
     (void)state;
     ShoalError err = {0};
@@ -151,6 +164,7 @@ static void only_regular_files_are_read(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         IN_FOLDER(write_reads_back),
+        IN_FOLDER(numbers_are_read),
         IN_FOLDER(full_disk_keeps_the_old_file),
         IN_FOLDER(failed_rename_leaves_nothing_beside),
         IN_FOLDER(blocked_temporary_keeps_the_old_file),
