@@ -103,6 +103,24 @@ void shoal_nchwc_conv_bwd_data(const ShoalCompute *compute, const ShoalNchwcConv
 void shoal_nchwc_conv_bwd_weights(const ShoalCompute *compute, const ShoalNchwcConv *conv,
                                   const ShoalNchwcInput *x, const float *dy, float *dw, float *db);
 
+/* The gradient of a convolution's output, as it is read:
+ *   dy = a[c] * g + b[c] * z + c0[c]     (z, b NULL: dy = a[c] * g; a NULL: dy = g)
+ * which is what a batch normalisation that follows makes of its own gradient g (see
+ * shoal_nchwc_affine). `room` is a tensor of the same shape, which may be g, for dy where it is
+ * made in a pass of its own; a NULL: not used. */
+typedef struct ShoalNchwcOutGradient {
+    const float *g, *z;
+    const float *a, *b, *c0; /* per channel */
+    float *room;
+} ShoalNchwcOutGradient;
+
+/* The whole backward pass: as bwd_weights (dw NULL: neither it nor db) and bwd_data (dx NULL: not)
+ * with that dy, each number read as few times as possible. x is read only for dw. dx->g may not be
+ * g or room. */
+void shoal_nchwc_conv_bwd(const ShoalCompute *compute, const ShoalNchwcConv *conv,
+                          const ShoalNchwcInput *x, const ShoalNchwcOutGradient *dy, const float *w,
+                          float *dw, float *db, const ShoalNchwcGradient *dx);
+
 /* --- Pooling ------------------------------------------------------------------------------- */
 
 /* As ShoalPoolShape (planes is not used); kernel_h * kernel_w <= 255 for MAX. */

@@ -165,45 +165,56 @@ static const double *sum_g_of(const ShoalNet *net, const ShoalValue *value) {
     return value->norm->sum_g;
 }
 
-/* The gradient of the raw numbers, from that of the value. `needed`: else only the norm's own
- * gradients are made. */
-static const float *raw_gradient(const ShoalNet *net, const ShoalValue *value, bool needed,
-                                 const ShoalCompute *compute) {
+/* The gradient of the raw numbers, as the value's gradient and what the norm makes of it; adds the
+ * norm's own gradients. */
+static ShoalNchwcOutGradient raw_gradient_of(const ShoalNet *net, const ShoalValue *value) {
     ShoalNorm *norm = value->norm;
+    ShoalNchwcOutGradient dy = {.g = value->grad, .room = value->raw};
     if (!norm)
-        return value->grad;
+        return dy;
     shoal_norm_backward(norm, sum_g_of(net, value), count_per_channel(value));
-    if (needed)
-        shoal_nchwc_affine(compute, &value->dims, value->grad,
-                           norm->batch_statistics ? value->data : NULL, norm->a,
-                           norm->batch_statistics ? norm->b : NULL, norm->c0, value->raw);
-    return value->raw;
+    dy.a = norm->a;
+    dy.c0 = norm->c0;
+    if (norm->batch_statistics) {
+        dy.z = value->data;
+        dy.b = norm->b;
+    }
+    return dy;
+}
+
+/* The same, made. */
+static const float *raw_gradient(const ShoalNet *net, const ShoalValue *value,
+                                 const ShoalCompute *compute) {
+    ShoalNchwcOutGradient dy = raw_gradient_of(net, value);
+    if (!dy.a)
+        return dy.g;
+    shoal_nchwc_affine(compute, &value->dims, dy.g, dy.z, dy.a, dy.b, dy.c0, dy.room);
+    return dy.room;
 }
 
 static void backward_conv(const ShoalNet *net, int number, const ShoalCompute *compute) {
     const ShoalUnit *unit = &net->units[number];
     const ShoalLayer *layer = &net->layers[unit->layer];
     const ShoalValue *output = &net->values[unit->output];
-    bool bias = layer->n_params > 1 && layer->params[1]->learns;
-    const float *dy = raw_gradient(net, output, layer->needs_backward, compute);
+    ShoalNchwcOutGradient dy = raw_gradient_of(net, output);
     if (!layer->needs_backward)
         return;
-    if (layer->params[0]->learns) {
-        ShoalNchwcInput input = {.x = unit->plain ? unit->plain->data : NULL};
-        if (!unit->plain)
-            input = input_of(&net->values[unit->input[0]]);
-        shoal_nchwc_conv_bwd_weights(compute, &unit->conv, &input, dy, layer->params[0]->blob.diff,
-                                     bias ? layer->params[1]->blob.diff : NULL);
-    }
-    if (unit->inputs && unit->wants[0]) {
-        ShoalNchwcGradient to = gradient_for(net, number, 0);
-        shoal_nchwc_conv_bwd_data(compute, &unit->conv, dy, layer->params[0]->blob.data, &to);
-    }
+    bool learns = layer->params[0]->learns, passes = unit->inputs && unit->wants[0];
+    bool bias = learns && layer->n_params > 1 && layer->params[1]->learns;
+    ShoalNchwcInput input = {.x = unit->plain ? unit->plain->data : NULL};
+    if (!unit->plain)
+        input = input_of(&net->values[unit->input[0]]);
+    ShoalNchwcGradient to = {0};
+    if (passes)
+        to = gradient_for(net, number, 0);
+    shoal_nchwc_conv_bwd(compute, &unit->conv, &input, &dy, layer->params[0]->blob.data,
+                         learns ? layer->params[0]->blob.diff : NULL,
+                         bias ? layer->params[1]->blob.diff : NULL, passes ? &to : NULL);
 }
 
 static void backward_pool(const ShoalNet *net, int number, const ShoalCompute *compute) {
     const ShoalUnit *unit = &net->units[number];
-    const float *dy = raw_gradient(net, &net->values[unit->output], true, compute);
+    const float *dy = raw_gradient(net, &net->values[unit->output], compute);
     if (!unit->wants[0])
         return;
     ShoalNchwcGradient to = gradient_for(net, number, 0);
@@ -217,7 +228,7 @@ static void backward_pool(const ShoalNet *net, int number, const ShoalCompute *c
 static void backward_copy(const ShoalNet *net, int number, const ShoalCompute *compute) {
     const ShoalUnit *unit = &net->units[number];
     const ShoalValue *output = &net->values[unit->output];
-    const float *dy = raw_gradient(net, output, true, compute);
+    const float *dy = raw_gradient(net, output, compute);
     for (int i = 0; i < unit->inputs; i++) {
         if (!unit->wants[i] || net->values[unit->input[i]].alias == unit->output)
             continue;
@@ -229,7 +240,7 @@ static void backward_copy(const ShoalNet *net, int number, const ShoalCompute *c
 static void backward_block(const ShoalNet *net, const ShoalUnit *unit,
                            const ShoalCompute *compute) {
     const ShoalValue *output = &net->values[unit->output];
-    ShoalNchwcInput dy = {.x = raw_gradient(net, output, true, compute)};
+    ShoalNchwcInput dy = {.x = raw_gradient(net, output, compute)};
     if (unit->plain->diff)
         shoal_nchwc_to_plain(compute, &output->dims, &dy, unit->plain->diff);
 }

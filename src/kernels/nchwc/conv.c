@@ -130,3 +130,17 @@ void shoal_nchwc_conv_bwd_weights(const ShoalCompute *compute, const ShoalNchwcC
     shoal_pool_run(compute->pool, shoal_nchwc_parts_of((size_t)conv->shape.outputs, engine->lanes),
                    bias_block, &bias);
 }
+
+void shoal_nchwc_conv_bwd(const ShoalCompute *compute, const ShoalNchwcConv *conv,
+                          const ShoalNchwcInput *x, const ShoalNchwcOutGradient *dy, const float *w,
+                          float *dw, float *db, const ShoalNchwcGradient *dx) {
+    const ShoalConvShape *s = &conv->shape;
+    const ShoalNchwcDims dims = {s->batch, s->outputs, s->out_height, s->out_width};
+    if (dy->a)
+        shoal_nchwc_affine(compute, &dims, dy->g, dy->z, dy->a, dy->b, dy->c0, dy->room);
+    const float *made = dy->a ? dy->room : dy->g;
+    if (dw)
+        shoal_nchwc_conv_bwd_weights(compute, conv, x, made, dw, db);
+    if (dx)
+        shoal_nchwc_conv_bwd_data(compute, conv, made, w, dx);
+}
