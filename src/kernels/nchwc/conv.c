@@ -136,6 +136,11 @@ void shoal_nchwc_conv_bwd(const ShoalCompute *compute, const ShoalNchwcConv *con
                           float *dw, float *db, const ShoalNchwcGradient *dx) {
     const ShoalConvShape *s = &conv->shape;
     const ShoalNchwcDims dims = {s->batch, s->outputs, s->out_height, s->out_width};
+    /* A depthwise sweep makes dy as it goes; only the bias's gradient asks for all of it. */
+    if (!db && way_of(compute->kernels->nchwc, conv) == DEPTHWISE) {
+        shoal_nchwc_depthwise_bwd(compute, conv, x, dy, w, dw, dx);
+        return;
+    }
     if (dy->a)
         shoal_nchwc_affine(compute, &dims, dy->g, dy->z, dy->a, dy->b, dy->c0, dy->room);
     const float *made = dy->a ? dy->room : dy->g;

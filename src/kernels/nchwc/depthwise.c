@@ -7,15 +7,18 @@
 #include "kernels/nchwc/merge.h"
 #include "kernels/table.h"
 
-/* All three passes sweep over rows of a source that are first put, through the function of an
- * input, between zeros into a ring of rows that stays in the nearest cache: every number is fetched
+/* Both passes sweep over rows of a source that are first put, through the function that it is read
+ * with, between zeros into a ring of rows that stays in the nearest cache: every number is fetched
  * once and activated once, and the inner loops know no borders. A task is a band of rows of one
- * channel block (for weights also several images). */
+ * channel block (with a gradient of the taps also several images).
+ *
+ * Forward sweeps over y with x as its source. Backward sweeps over dx with dy as its source: row i
+ * of dx is made of the rows of dy that row i of x meets in the gradient of the taps. */
 
 enum {
     TASKS = 64,          /* as many at least, where shapes allow: for 8 threads and one image */
     PART_PIXELS = 256,   /* of one statistic: these rows are still in the nearest cache */
-    SLICE_PIXELS = 2048, /* of a weight gradient's task, where there are enough tasks */
+    SLICE_PIXELS = 2048, /* of a task with a gradient of the taps, where there are enough tasks */
 };
 
 typedef struct Sweep {
@@ -23,6 +26,7 @@ typedef struct Sweep {
     const ShoalConvShape *shape;
     size_t lanes, blocks, taps;
     ShoalNchwcInput source;
+    const ShoalNchwcOutGradient *dy;        /* backward: the source is this */
     int source_h, source_w, rows_h, rows_w; /* rows: of what is swept over */
     bool spread;                            /* strides divide instead of multiplying */
     int pad_h, pad_w, span_h;               /* span: rows from the first tap to the last */
@@ -36,16 +40,18 @@ typedef struct Sweep {
     const float *weights, *bias; /* packed [blocks][taps][lanes], [blocks][lanes] */
     float *partials;
     unsigned char *scratch;
-    const float *dy;                    /* weights */
-    float *y;                           /* forward */
+    float *y;                           /* what is swept over; NULL: not wanted */
     bool stats;                         /* forward */
-    const ShoalNchwcGradient *gradient; /* backward data */
+    const ShoalNchwcGradient *gradient; /* backward */
+    const ShoalNchwcInput *in;          /* backward: x, for the taps' gradient; or NULL */
+    float *tap_sums;                    /* that: [tasks][taps][lanes] */
 } Sweep;
 
 /* What a thread has: rows between zeros, and where they are. */
 typedef struct Scratch {
-    float *ring, *zeros, *sums, *part;
+    float *ring, *zeros, *sums, *part, *in;
     const float **x, **w;
+    float **dw;
     int next; /* row of the source not yet in the ring */
 } Scratch;
 
@@ -86,7 +92,6 @@ static void cut_rows(Sweep *s) {
     s->group = 1;
 }
 
-/* Forward, and the sweep of the weight gradient. */
 static Sweep sweep_outputs(const ShoalNchwc *engine, const ShoalConvShape *shape) {
     Sweep s = {.engine = engine, .shape = shape, .lanes = engine->lanes};
     s.blocks = div_up((size_t)shape->channels, s.lanes);
@@ -106,7 +111,17 @@ static Sweep sweep_outputs(const ShoalNchwc *engine, const ShoalConvShape *shape
     return s;
 }
 
-/* Backward data. At stride 1 it is a forward with the taps turned round. */
+/* Several images per task where that leaves enough tasks. */
+static void group_images(Sweep *s) {
+    const size_t batch = (size_t)s->shape->batch, pixels = s->parts.pixels;
+    const size_t slices = s->blocks < TASKS ? div_up(TASKS, s->blocks) : 1;
+    const size_t most = batch / slices, wanted = pixels < SLICE_PIXELS ? SLICE_PIXELS / pixels : 1;
+    const size_t group = wanted < most ? wanted : most;
+    if (s->bands == 1 && group > 1)
+        s->group = group;
+}
+
+/* Backward. At stride 1 it is a forward with the taps turned round. */
 static Sweep sweep_inputs(const ShoalNchwc *engine, const ShoalConvShape *shape) {
     Sweep s = sweep_outputs(engine, shape);
     const int span_w = (shape->kernel_w - 1) * shape->dilation_w + 1;
@@ -131,34 +146,22 @@ static Sweep sweep_inputs(const ShoalNchwc *engine, const ShoalConvShape *shape)
         s.ring = (size_t)least(s.span_h, s.source_h);
     }
     cut_rows(&s);
+    group_images(&s);
     return s;
 }
 
-/* The weight gradient: several images per task where that leaves enough tasks. */
-static Sweep sweep_weights(const ShoalNchwc *engine, const ShoalConvShape *shape) {
-    Sweep s = sweep_outputs(engine, shape);
-    const size_t batch = (size_t)shape->batch, pixels = s.parts.pixels;
-    const size_t slices = s.blocks < TASKS ? div_up(TASKS, s.blocks) : 1;
-    size_t group = pixels < SLICE_PIXELS ? SLICE_PIXELS / pixels : 1;
-    if (group > batch / slices)
-        group = batch / slices;
-    if (s.bands == 1 && group > 1)
-        s.group = group;
-    return s;
-}
-
-static size_t slices_of(const Sweep *s) {
-    return div_up((size_t)s->shape->batch, s->group) * s->bands;
+static size_t tasks_of(const Sweep *s) {
+    return div_up((size_t)s->shape->batch, s->group) * s->blocks * s->bands;
 }
 
 /* --- Workspace ----------------------------------------------------------------------------- */
 
 static size_t scratch_floats(const Sweep *s) {
-    return ((s->ring + 1) * s->pitch + s->taps + s->parts.strip) * s->lanes;
+    return ((s->ring + 1) * s->pitch + s->taps + s->parts.strip + (size_t)s->rows_w) * s->lanes;
 }
 
 static size_t scratch_bytes(const Sweep *s) {
-    const size_t pointers = 2 * (size_t)s->shape->kernel_h * sizeof(const float *);
+    const size_t pointers = 3 * (size_t)s->shape->kernel_h * sizeof(const float *);
     return shoal_align_up(scratch_floats(s) * sizeof(float)) + shoal_align_up(pointers);
 }
 
@@ -169,13 +172,19 @@ static Scratch scratch_of(const Sweep *s, unsigned thread) {
     scratch.zeros = scratch.ring + s->ring * row;
     scratch.sums = scratch.zeros + row;
     scratch.part = scratch.sums + s->taps * s->lanes;
+    scratch.in = scratch.part + s->parts.strip * s->lanes;
     scratch.x = (const float **)(void *)(base + shoal_align_up(floats));
     scratch.w = scratch.x + s->shape->kernel_h;
+    scratch.dw = (float **)(void *)(scratch.w + s->shape->kernel_h);
     return scratch;
 }
 
 static size_t packed_bytes(const Sweep *s) {
     return shoal_align_up((s->taps + 1) * s->blocks * s->lanes * sizeof(float));
+}
+
+static size_t tap_sums_bytes(const Sweep *s) {
+    return shoal_align_up(tasks_of(s) * s->taps * s->lanes * sizeof(float));
 }
 
 /* Bytes of a sweep with partials of this many rows per part. */
@@ -188,34 +197,24 @@ static size_t sweep_bytes(const Sweep *s, size_t rows, unsigned threads) {
     return all;
 }
 
-static size_t weights_bytes(const Sweep *s, unsigned threads) {
-    size_t bytes = s->taps * s->lanes * sizeof(float), all;
-    if (!shoal_size_mul(bytes, s->blocks * slices_of(s), &bytes) ||
-        !shoal_size_mul(scratch_bytes(s), threads, &all) ||
-        !shoal_size_add(all, shoal_align_up(bytes), &all))
-        return SIZE_MAX;
-    return all;
-}
-
 size_t shoal_nchwc_depthwise_workspace_bytes(const ShoalNchwc *engine, const ShoalNchwcConv *conv,
                                              unsigned threads) {
-    const Sweep fwd = sweep_outputs(engine, &conv->shape);
-    const Sweep data = sweep_inputs(engine, &conv->shape);
-    const Sweep weights = sweep_weights(engine, &conv->shape);
-    size_t bytes = sweep_bytes(&fwd, SHOAL_NCHWC_STATS_ROWS, threads);
-    size_t more = sweep_bytes(&data, 1 + SHOAL_NCHWC_TERMS, threads);
-    bytes = more > bytes ? more : bytes;
-    more = weights_bytes(&weights, threads);
-    return more > bytes ? more : bytes;
+    const Sweep fwd = sweep_outputs(engine, &conv->shape), bwd = sweep_inputs(engine, &conv->shape);
+    const size_t forward = sweep_bytes(&fwd, SHOAL_NCHWC_STATS_ROWS, threads);
+    size_t backward = sweep_bytes(&bwd, 1 + SHOAL_NCHWC_TERMS, threads), sums;
+    if (!shoal_size_mul(tasks_of(&bwd), bwd.taps * bwd.lanes * sizeof(float), &sums) ||
+        sums > SIZE_MAX - SHOAL_ALIGN || !shoal_size_add(backward, shoal_align_up(sums), &backward))
+        return SIZE_MAX;
+    return forward > backward ? forward : backward;
 }
 
 /* Takes weights [channels][taps] (turned: the last tap first) and bias into the workspace, and
- * gives partials and scratch their places behind. */
+ * gives partials, sums of taps and scratch their places behind. w NULL: there is no y. */
 static void prepare(Sweep *s, const ShoalCompute *compute, const float *w, const float *bias,
                     bool turned, size_t rows) {
     float *packed = compute->workspace, *to = packed;
     const size_t channels = (size_t)s->shape->channels;
-    for (size_t block = 0; block < s->blocks; block++)
+    for (size_t block = 0; w && block < s->blocks; block++)
         for (size_t t = 0; t < s->taps; t++)
             for (size_t c = block * s->lanes; c < (block + 1) * s->lanes; c++)
                 *to++ = c < channels ? w[c * s->taps + (turned ? s->taps - 1 - t : t)] : 0;
@@ -230,6 +229,10 @@ static void prepare(Sweep *s, const ShoalCompute *compute, const float *w, const
     s->scratch_bytes = scratch_bytes(s);
     s->scratch =
         partials + shoal_align_up(shoal_nchwc_partials_bytes(&s->parts, s->blocks, s->lanes, rows));
+    if (s->in) {
+        s->tap_sums = (float *)(void *)s->scratch;
+        s->scratch += tap_sums_bytes(s);
+    }
 }
 
 /* --- Rows ---------------------------------------------------------------------------------- */
@@ -271,20 +274,41 @@ static void clear_scratch(const Sweep *s, unsigned threads) {
     }
 }
 
-/* Rows of a plane of the source into the ring, up to the last that row i meets. */
-static void load_rows(const Sweep *s, Scratch *scratch, const float *plane, size_t channel, int i) {
+/* One row of the source, from its number `at` on, through the source's function. */
+static void load_row(const Sweep *s, size_t at, size_t channel, float *to) {
+    const size_t pixels = (size_t)s->source_w;
+    const ShoalNchwcInput *x = &s->source;
+    const ShoalNchwcOutGradient *dy = s->dy;
+    if (dy && dy->a)
+        s->engine->strip->affine(pixels, dy->g + at, dy->z ? dy->z + at : NULL, dy->a + channel,
+                                 dy->z ? dy->b + channel : NULL, dy->c0 ? dy->c0 + channel : NULL,
+                                 to);
+    else
+        s->engine->strip->activate(pixels, x->x + at, x->scale ? x->scale + channel : NULL,
+                                   x->scale ? x->shift + channel : NULL, x->relu, to);
+}
+
+/* Rows of a plane of the source (which begins at `plane`) into the ring, up to the last that row i
+ * meets. */
+static void load_rows(const Sweep *s, Scratch *scratch, size_t plane, size_t channel, int i) {
     const int last = least(last_met(s, i), s->source_h - 1);
-    const float *scale = s->source.scale ? s->source.scale + channel : NULL;
-    const float *shift = s->source.scale ? s->source.shift + channel : NULL;
-    for (int row = greatest(scratch->next, first_met(s, i)); row <= last; row++) {
-        const float *from = plane + (size_t)row * (size_t)s->source_w * s->lanes;
-        s->engine->strip->activate((size_t)s->source_w, from, scale, shift, s->source.relu,
-                                   ring_row(s, scratch, row) + s->left * s->lanes);
-    }
+    for (int row = greatest(scratch->next, first_met(s, i)); row <= last; row++)
+        load_row(s, plane + (size_t)row * (size_t)s->source_w * s->lanes, channel,
+                 ring_row(s, scratch, row) + s->left * s->lanes);
     scratch->next = greatest(scratch->next, last + 1);
 }
 
-/* Points row->x and row->w at what row i meets. `taps`: the block's packed weights. */
+/* A row of x, from its number `at` on; where it is a function of numbers, made in the scratch. */
+static const float *input_row(const Sweep *s, const Scratch *scratch, size_t at, size_t channel) {
+    const ShoalNchwcInput *x = s->in;
+    if (!x->scale && !x->relu)
+        return x->x + at;
+    s->engine->strip->activate((size_t)s->rows_w, x->x + at, x->scale ? x->scale + channel : NULL,
+                               x->scale ? x->shift + channel : NULL, x->relu, scratch->in);
+    return scratch->in;
+}
+
+/* Points row->x, row->w and row->dw at what row i meets. `taps`: the block's packed weights. */
 static void point_rows(const Sweep *s, const Scratch *scratch, const float *taps, int i,
                        ShoalNchwcDepthwiseRow *row) {
     const ShoalConvShape *shape = s->shape;
@@ -299,13 +323,15 @@ static void point_rows(const Sweep *s, const Scratch *scratch, const float *taps
         if (s->spread && !inside)
             continue;
         scratch->x[row->rows] = inside ? ring_row(s, scratch, at) : scratch->zeros;
-        scratch->w[row->rows++] = taps + (size_t)(u * shape->kernel_w) * s->lanes;
+        scratch->w[row->rows] = taps + (size_t)(u * shape->kernel_w) * s->lanes;
+        scratch->dw[row->rows++] = scratch->sums + (size_t)(u * shape->kernel_w) * s->lanes;
     }
 }
 
 static ShoalNchwcDepthwiseRow row_of(const Sweep *s, const Scratch *scratch) {
     return (ShoalNchwcDepthwiseRow){.x = scratch->x,
                                     .w = scratch->w,
+                                    .dw = scratch->dw,
                                     .kernel_w = (size_t)s->shape->kernel_w,
                                     .stride = (size_t)s->shape->stride_w,
                                     .dilation = (size_t)s->shape->dilation_w,
@@ -314,7 +340,7 @@ static ShoalNchwcDepthwiseRow row_of(const Sweep *s, const Scratch *scratch) {
                                     .pixels = (size_t)s->rows_w};
 }
 
-/* --- Forward and backward data -------------------------------------------------------------- */
+/* --- The sweep ------------------------------------------------------------------------------ */
 
 /* A part of what is swept over: rows of one block of one image. */
 typedef struct Part {
@@ -348,44 +374,69 @@ static void end_part(const Sweep *s, const Part *p) {
         s->engine->strip->copy_far(pixels, p->values, s->y + p->at);
 }
 
-static void sweep_task(void *context, size_t index, unsigned thread) {
-    const Sweep *s = context;
-    const size_t band = index % s->bands, unit = index / s->bands;
+/* What the rows of a part added to the taps' gradient goes into the task's sum: no float32 sum runs
+ * over too many. */
+static void end_taps(const Sweep *s, const Scratch *scratch, float *sum) {
+    s->engine->strip->add(s->taps, scratch->sums, sum);
+    memset(scratch->sums, 0, s->taps * s->lanes * sizeof *scratch->sums);
+}
+
+/* A band of rows of one image and block; the taps' sums are added to tap_sum. */
+static void sweep_band(const Sweep *s, Scratch *scratch, size_t unit, size_t band, float *tap_sum) {
     const size_t block = unit % s->blocks, width = (size_t)s->rows_w * s->lanes;
-    const float *plane = s->source.x + unit * (size_t)s->source_h * (size_t)s->source_w * s->lanes;
-    const size_t to = unit * (size_t)s->rows_h * width;
+    const size_t from = unit * (size_t)s->source_h * (size_t)s->source_w * s->lanes;
+    const size_t to = unit * (size_t)s->rows_h * width, channel = block * s->lanes;
     const int begin = (int)band * s->band_rows, end = least(begin + s->band_rows, s->rows_h);
-    Scratch scratch = scratch_of(s, thread);
-    ShoalNchwcDepthwiseRow row = row_of(s, &scratch);
-    row.bias = s->bias ? s->bias + block * s->lanes : NULL;
+    ShoalNchwcDepthwiseRow row = row_of(s, scratch);
+    row.bias = s->bias ? s->bias + channel : NULL;
     row.accumulate = s->gradient && s->gradient->accumulate;
     Part part = {.image = unit / s->blocks, .block = block};
+    scratch->next = 0;
     for (int i = begin; i < end; i++) {
         if (part.rows == 0) {
             part.begin = i;
             part.at = to + (size_t)i * width;
-            part.values = s->far ? scratch.part : s->y + part.at;
+            part.values = s->far ? scratch->part : s->y ? s->y + part.at : NULL;
         }
-        load_rows(s, &scratch, plane, block * s->lanes, i);
-        point_rows(s, &scratch, s->weights + block * s->taps * s->lanes, i, &row);
-        row.y = part.values + (size_t)part.rows++ * width;
+        load_rows(s, scratch, from, channel, i);
+        point_rows(s, scratch, s->weights + block * s->taps * s->lanes, i, &row);
+        row.y = s->y ? part.values + (size_t)part.rows * width : NULL;
+        row.in = s->in ? input_row(s, scratch, to + (size_t)i * width, channel) : NULL;
+        part.rows++;
         if (s->spread)
             s->engine->depthwise->spread(&row);
         else
             s->engine->depthwise->gather(&row);
-        if (i + 1 == end || part.rows == s->part_rows) {
+        if (i + 1 < end && part.rows < s->part_rows)
+            continue;
+        if (s->y)
             end_part(s, &part);
-            part.rows = 0;
-        }
+        if (s->in)
+            end_taps(s, scratch, tap_sum);
+        part.rows = 0;
     }
+}
+
+static void sweep_task(void *context, size_t index, unsigned thread) {
+    const Sweep *s = context;
+    const size_t band = index % s->bands, block = index / s->bands % s->blocks;
+    const size_t slice = index / s->bands / s->blocks, batch = (size_t)s->shape->batch;
+    const size_t taps = s->taps * s->lanes;
+    float *tap_sum = s->in ? s->tap_sums + index * taps : NULL;
+    Scratch scratch = scratch_of(s, thread);
+    memset(scratch.sums, 0, taps * sizeof *scratch.sums);
+    if (tap_sum)
+        memset(tap_sum, 0, taps * sizeof *tap_sum);
+    for (size_t i = slice * s->group; i < (slice + 1) * s->group && i < batch; i++)
+        sweep_band(s, &scratch, i * s->blocks + block, band, tap_sum);
 }
 
 static void run_sweep(const ShoalCompute *compute, Sweep *s) {
     const size_t numbers = shoal_nchwc_parts_count(&s->parts) * s->parts.strip * s->blocks;
-    s->far = numbers * s->lanes * sizeof(float) >= SHOAL_NCHWC_FAR_BYTES &&
+    s->far = s->y && numbers * s->lanes * sizeof(float) >= SHOAL_NCHWC_FAR_BYTES &&
              !(s->gradient && s->gradient->accumulate);
     clear_scratch(s, shoal_pool_threads(compute->pool));
-    shoal_pool_run(compute->pool, (size_t)s->shape->batch * s->blocks * s->bands, sweep_task, s);
+    shoal_pool_run(compute->pool, tasks_of(s), sweep_task, s);
 }
 
 void shoal_nchwc_depthwise_fwd(const ShoalCompute *compute, const ShoalNchwcConv *conv,
@@ -401,78 +452,48 @@ void shoal_nchwc_depthwise_fwd(const ShoalCompute *compute, const ShoalNchwcConv
         shoal_nchwc_merge_stats(compute, &s.parts, s.blocks, s.partials, stats);
 }
 
-void shoal_nchwc_depthwise_bwd_data(const ShoalCompute *compute, const ShoalNchwcConv *conv,
-                                    const float *dy, const float *w, const ShoalNchwcGradient *dx) {
-    Sweep s = sweep_inputs(compute->kernels->nchwc, &conv->shape);
-    s.source.x = dy;
-    s.y = dx->g;
-    s.gradient = dx;
-    prepare(&s, compute, w, NULL, !s.spread, 1 + SHOAL_NCHWC_TERMS);
-    run_sweep(compute, &s);
-    shoal_nchwc_merge_sums(compute, &s.parts, s.blocks, s.partials, dx);
-}
+/* --- Backward ------------------------------------------------------------------------------- */
 
-/* --- Backward weights ----------------------------------------------------------------------- */
-
-/* One band of one image into sum [taps][lanes]; every few rows go into scratch->sums first, so that
- * no float32 sum runs over too many. */
-static void weights_band(const Sweep *s, Scratch *scratch, size_t unit, size_t band, float *sum) {
-    const size_t block = unit % s->blocks, width = (size_t)s->rows_w * s->lanes;
-    const float *plane = s->source.x + unit * (size_t)s->source_h * (size_t)s->source_w * s->lanes;
-    const float *dy = s->dy + unit * (size_t)s->rows_h * width;
-    const int begin = (int)band * s->band_rows, end = least(begin + s->band_rows, s->rows_h);
-    ShoalNchwcDepthwiseRow row = row_of(s, scratch);
-    scratch->next = 0;
-    memset(scratch->sums, 0, s->taps * s->lanes * sizeof *scratch->sums);
-    for (int i = begin, part = begin; i < end; i++) {
-        load_rows(s, scratch, plane, block * s->lanes, i);
-        point_rows(s, scratch, scratch->sums, i, &row);
-        s->engine->depthwise->weights(&row, dy + (size_t)i * width, scratch->sums);
-        if (i + 1 == end || i + 1 - part == s->part_rows) {
-            s->engine->strip->add(s->taps, scratch->sums, sum);
-            memset(scratch->sums, 0, s->taps * s->lanes * sizeof *scratch->sums);
-            part = i + 1;
-        }
-    }
-}
-
-static void weights_task(void *context, size_t index, unsigned thread) {
-    const Sweep *s = context;
-    const size_t band = index % s->bands, block = index / s->bands % s->blocks;
-    const size_t slice = index / s->bands / s->blocks, batch = (size_t)s->shape->batch;
-    float *sum = s->partials + index * s->taps * s->lanes;
-    Scratch scratch = scratch_of(s, thread);
-    memset(sum, 0, s->taps * s->lanes * sizeof *sum);
-    for (size_t i = slice * s->group; i < (slice + 1) * s->group && i < batch; i++)
-        weights_band(s, &scratch, i * s->blocks + block, band, sum);
-}
-
-/* Adds the sums of all tasks, in their order, to dw. */
-static void merge_weights(const Sweep *s, float *dw) {
-    const size_t per_slice = s->blocks * s->bands, tasks = slices_of(s) * s->blocks;
+/* Adds the taps' sums of all tasks, in their order, to dw. */
+static void merge_taps(const Sweep *s, float *dw) {
+    const size_t per_slice = s->blocks * s->bands, tasks = tasks_of(s);
     for (size_t c = 0; c < (size_t)s->shape->channels; c++)
         for (size_t t = 0; t < s->taps; t++) {
             const size_t first = c / s->lanes * s->bands;
             double sum = 0;
             for (size_t slice = 0; slice < tasks; slice += per_slice)
                 for (size_t band = 0; band < s->bands; band++)
-                    sum += (double)s->partials[((slice + first + band) * s->taps + t) * s->lanes +
+                    sum += (double)s->tap_sums[((slice + first + band) * s->taps + t) * s->lanes +
                                                c % s->lanes];
-            dw[c * s->taps + t] += (float)sum;
+            dw[c * s->taps + (s->spread ? t : s->taps - 1 - t)] += (float)sum;
         }
+}
+
+void shoal_nchwc_depthwise_bwd(const ShoalCompute *compute, const ShoalNchwcConv *conv,
+                               const ShoalNchwcInput *x, const ShoalNchwcOutGradient *dy,
+                               const float *w, float *dw, const ShoalNchwcGradient *dx) {
+    Sweep s = sweep_inputs(compute->kernels->nchwc, &conv->shape);
+    s.source.x = dy->g;
+    s.dy = dy;
+    s.in = dw ? x : NULL;
+    s.gradient = dx;
+    s.y = dx ? dx->g : NULL;
+    prepare(&s, compute, dx ? w : NULL, NULL, !s.spread, 1 + SHOAL_NCHWC_TERMS);
+    run_sweep(compute, &s);
+    if (dw)
+        merge_taps(&s, dw);
+    if (dx)
+        shoal_nchwc_merge_sums(compute, &s.parts, s.blocks, s.partials, dx);
+}
+
+void shoal_nchwc_depthwise_bwd_data(const ShoalCompute *compute, const ShoalNchwcConv *conv,
+                                    const float *dy, const float *w, const ShoalNchwcGradient *dx) {
+    const ShoalNchwcOutGradient from = {.g = dy};
+    shoal_nchwc_depthwise_bwd(compute, conv, NULL, &from, w, NULL, dx);
 }
 
 void shoal_nchwc_depthwise_bwd_weights(const ShoalCompute *compute, const ShoalNchwcConv *conv,
                                        const ShoalNchwcInput *x, const float *dy, float *dw) {
-    Sweep s = sweep_weights(compute->kernels->nchwc, &conv->shape);
-    const size_t tasks = slices_of(&s) * s.blocks;
-    s.source = *x;
-    s.dy = dy;
-    s.partials = compute->workspace;
-    s.scratch_bytes = scratch_bytes(&s);
-    s.scratch = (unsigned char *)compute->workspace +
-                shoal_align_up(tasks * s.taps * s.lanes * sizeof(float));
-    clear_scratch(&s, shoal_pool_threads(compute->pool));
-    shoal_pool_run(compute->pool, tasks, weights_task, &s);
-    merge_weights(&s, dw);
+    const ShoalNchwcOutGradient from = {.g = dy};
+    shoal_nchwc_depthwise_bwd(compute, conv, x, &from, NULL, dw, NULL);
 }

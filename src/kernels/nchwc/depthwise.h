@@ -20,19 +20,22 @@ typedef struct ShoalNchwcDepthwiseRow {
     const float *bias; /* [lanes], or NULL */
     bool accumulate;   /* adds to y, then without bias */
     size_t pixels;
-    float *y;
+    float *y;         /* NULL: not wanted */
+    const float *in;  /* what meets the source in the gradient of the taps; NULL: none is wanted */
+    float *const *dw; /* [rows], as w */
 } ShoalNchwcDepthwiseRow;
 
+/* In a backward pass the source is dy, y is dx, and in is x: row of x and row of dx meet the same
+ * rows of dy with the same taps, so both gradients come of one look at dy. */
 typedef struct ShoalNchwcDepthwiseKernels {
     /* y[j] = start + sum over r, v, in this order, of x[r][j * stride + v * dilation] * w[r][v];
-     * start = accumulate ? y[j] : bias or 0. */
+     * start = accumulate ? y[j] : bias or 0;
+     * dw[r][v] += sum over j < pixels of x[r][j * stride + v * dilation] * in[j]. */
     void (*gather)(const ShoalNchwcDepthwiseRow *row);
     /* The transposed: y[j] = start + sum over r and all v for which
-     * (j + pad - v * dilation) = k * stride, of x[r][left + k] * w[r][v]. */
+     * (j + pad - v * dilation) = k * stride, of x[r][left + k] * w[r][v]; and for the same j and k
+     * dw[r][v] += x[r][left + k] * in[j]. */
     void (*spread)(const ShoalNchwcDepthwiseRow *row);
-    /* dw[r][v] += sum over j < pixels of x[r][j * stride + v * dilation] * dy[j]; dw is
-     * [rows][kernel_w][lanes]; w, bias and y are not used. */
-    void (*weights)(const ShoalNchwcDepthwiseRow *row, const float *dy, float *dw);
 } ShoalNchwcDepthwiseKernels;
 
 /* Whether a convolution is one. */
@@ -40,7 +43,7 @@ bool shoal_nchwc_depthwise_applies(const ShoalNchwcConv *conv);
 /* Of the most demanding of the three passes; SIZE_MAX when it does not fit. */
 size_t shoal_nchwc_depthwise_workspace_bytes(const ShoalNchwc *engine, const ShoalNchwcConv *conv,
                                              unsigned threads);
-/* As shoal_nchwc_conv_*; the bias's gradient is the caller's. */
+/* As shoal_nchwc_conv_*; the bias's gradient is the caller's. dy->room is not used. */
 void shoal_nchwc_depthwise_fwd(const ShoalCompute *compute, const ShoalNchwcConv *conv,
                                const ShoalNchwcInput *x, const float *w, const float *bias,
                                float *y, const ShoalNchwcStats *stats);
@@ -48,5 +51,8 @@ void shoal_nchwc_depthwise_bwd_data(const ShoalCompute *compute, const ShoalNchw
                                     const float *dy, const float *w, const ShoalNchwcGradient *dx);
 void shoal_nchwc_depthwise_bwd_weights(const ShoalCompute *compute, const ShoalNchwcConv *conv,
                                        const ShoalNchwcInput *x, const float *dy, float *dw);
+void shoal_nchwc_depthwise_bwd(const ShoalCompute *compute, const ShoalNchwcConv *conv,
+                               const ShoalNchwcInput *x, const ShoalNchwcOutGradient *dy,
+                               const float *w, float *dw, const ShoalNchwcGradient *dx);
 
 #endif

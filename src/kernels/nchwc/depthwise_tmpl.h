@@ -97,7 +97,7 @@ static bool three_by_three(const Row *r) {
     return r->rows == 3 && r->kernel_w == 3 && r->dilation == 1;
 }
 
-static void depthwise_gather(const Row *r) {
+static void gather_sums(const Row *r) {
     if (three_by_three(r) && r->stride == 1 && r->accumulate)
         gather_three(r, 1, true);
     else if (three_by_three(r) && r->stride == 1)
@@ -196,7 +196,7 @@ SHOAL_INLINE void spread_three(const Row *r, const size_t rows, const bool accum
     }
 }
 
-static void depthwise_spread(const Row *r) {
+static void spread_sums(const Row *r) {
     const bool three = r->kernel_w == 3 && r->stride == 2 && r->dilation == 1;
     if (three && r->rows == 1 && !r->accumulate)
         spread_three(r, 1, false);
@@ -206,53 +206,138 @@ static void depthwise_spread(const Row *r) {
         spread_any(r);
 }
 
-/* All nine sums in registers. */
-SHOAL_INLINE void weights_three(const Row *r, const size_t stride, const float *dy, float *dw) {
-    const float *x[3] = {r->x[0], r->x[1], r->x[2]};
-    Vector sum[9];
-    SHOAL_UNROLL
-    for (size_t t = 0; t < 9; t++)
-        sum[t] = vector_load(dw + t * LANES);
-    const size_t pixels = r->pixels;
-    _Pragma("GCC unroll 4") for (size_t j = 0; j < pixels; j++) {
-        const Vector d = vector_load(dy + j * LANES);
-        SHOAL_UNROLL
-        for (size_t t = 0; t < 9; t++)
-            sum[t] = vector_fma(vector_load(x[t / 3] + (j * stride + t % 3) * LANES), d, sum[t]);
-    }
-    SHOAL_UNROLL
-    for (size_t t = 0; t < 9; t++)
-        vector_store(dw + t * LANES, sum[t]);
-}
+/* --- Gradients of the taps ------------------------------------------------------------------ */
 
-/* One tap; x at its column for j = 0. */
-SHOAL_INLINE void weights_tap(const Row *r, const float *x, const float *dy, float *dw) {
-    const size_t step = r->stride * LANES;
+/* One tap: adds the products of columns of x and in, from those given on. */
+SHOAL_INLINE void weights_tap(size_t count, const float *x, const size_t x_step, const float *in,
+                              const size_t in_step, float *dw) {
     Vector sum[4] = {vector_load(dw), vector_zero(), vector_zero(), vector_zero()};
     size_t j = 0;
-    for (; j + 4 <= r->pixels; j += 4) {
+    for (; j + 4 <= count; j += 4) {
         SHOAL_UNROLL
         for (size_t i = 0; i < 4; i++)
-            sum[i] = vector_fma(vector_load(x + (j + i) * step), vector_load(dy + (j + i) * LANES),
-                                sum[i]);
+            sum[i] = vector_fma(vector_load(x + (j + i) * x_step),
+                                vector_load(in + (j + i) * in_step), sum[i]);
     }
-    for (; j < r->pixels; j++)
-        sum[0] = vector_fma(vector_load(x + j * step), vector_load(dy + j * LANES), sum[0]);
+    for (; j < count; j++)
+        sum[0] = vector_fma(vector_load(x + j * x_step), vector_load(in + j * in_step), sum[0]);
     vector_store(dw, vector_add(vector_add(sum[0], sum[1]), vector_add(sum[2], sum[3])));
 }
 
-static void depthwise_weights(const Row *r, const float *dy, float *dw) {
-    if (three_by_three(r) && r->stride == 1) {
-        weights_three(r, 1, dy, dw);
-    } else if (three_by_three(r) && r->stride == 2) {
-        weights_three(r, 2, dy, dw);
-    } else {
+static void gather_weights(const Row *r) {
+    for (size_t u = 0; u < r->rows; u++)
+        for (size_t v = 0; v < r->kernel_w; v++)
+            weights_tap(r->pixels, r->x[u] + v * r->dilation * LANES, r->stride * LANES, r->in,
+                        LANES, r->dw[u] + v * LANES);
+}
+
+static void spread_weights(const Row *r) {
+    for (size_t phase = 0; phase < r->stride; phase++) {
+        const Phase p = phase_at(r, phase);
         for (size_t u = 0; u < r->rows; u++)
-            for (size_t v = 0; v < r->kernel_w; v++)
-                weights_tap(r, r->x[u] + v * r->dilation * LANES, dy,
-                            dw + (u * r->kernel_w + v) * LANES);
+            for (size_t t = 0; p.count > 0 && t < p.taps; t++)
+                weights_tap(p.count, r->x[u] + (p.x_first - t * p.x_step) * LANES, LANES,
+                            r->in + p.first * LANES, r->stride * LANES,
+                            r->dw[u] + (p.v_first + t * p.v_step) * LANES);
     }
 }
 
-#define SHOAL_NCHWC_DEPTHWISE_ENTRIES                                                              \
-    .gather = depthwise_gather, .spread = depthwise_spread, .weights = depthwise_weights
+/* --- Both at once --------------------------------------------------------------------------- */
+
+/* The nine taps' sums in registers; each of x is loaded once for both uses. */
+static void gather_three_both(const Row *r) {
+    const Three three = three_of(r);
+    const float *in = r->in;
+    const size_t pixels = r->pixels;
+    Vector dw[9];
+    SHOAL_UNROLL
+    for (size_t t = 0; t < 9; t++)
+        dw[t] = vector_load(r->dw[t / 3] + t % 3 * LANES);
+    for (size_t j = 0; j < pixels; j++) {
+        const Vector d = vector_load(in + j * LANES);
+        Vector sum = three.bias;
+        SHOAL_UNROLL
+        for (size_t t = 0; t < 9; t++) {
+            const Vector x = vector_load(three.x[t / 3] + (j + t % 3) * LANES);
+            sum = vector_fma(x, three.w[t], sum);
+            dw[t] = vector_fma(x, d, dw[t]);
+        }
+        vector_store(three.y + j * LANES, sum);
+    }
+    SHOAL_UNROLL
+    for (size_t t = 0; t < 9; t++)
+        vector_store(r->dw[t / 3] + t % 3 * LANES, dw[t]);
+}
+
+static void depthwise_gather(const Row *r) {
+    if (r->y && r->in && three_by_three(r) && r->stride == 1 && !r->accumulate) {
+        gather_three_both(r);
+        return;
+    }
+    if (r->y)
+        gather_sums(r);
+    if (r->in)
+        gather_weights(r);
+}
+
+/* As spread_three: what a column k of x and the one before it give to the even and the odd. */
+SHOAL_INLINE void spread_three_both(const Row *r, const size_t rows) {
+    const float *x[2] = {r->x[0] + r->left * LANES, r->x[rows - 1] + r->left * LANES};
+    const Vector bias = r->bias ? vector_load(r->bias) : vector_zero();
+    const ptrdiff_t pixels = (ptrdiff_t)r->pixels;
+    const float *in = r->in;
+    float *y = r->y;
+    Vector w[2][3], dw[2][3];
+    SHOAL_UNROLL
+    for (size_t t = 0; t < 3 * rows; t++) {
+        w[t / 3][t % 3] = vector_load(r->w[t / 3] + t % 3 * LANES);
+        dw[t / 3][t % 3] = vector_load(r->dw[t / 3] + t % 3 * LANES);
+    }
+    ptrdiff_t k = (ptrdiff_t)r->pad / 2, even = 2 * k - (ptrdiff_t)r->pad;
+    for (; even < pixels; even += 2, k++) {
+        if (even >= 0) {
+            const Vector d = vector_load(in + even * LANES);
+            Vector sum = bias;
+            SHOAL_UNROLL
+            for (size_t u = 0; u < rows; u++) {
+                const Vector at = vector_load(x[u] + k * LANES);
+                const Vector before = vector_load(x[u] + (k - 1) * LANES);
+                sum = vector_fma(before, w[u][2], vector_fma(at, w[u][0], sum));
+                dw[u][0] = vector_fma(at, d, dw[u][0]);
+                dw[u][2] = vector_fma(before, d, dw[u][2]);
+            }
+            vector_store(y + even * LANES, sum);
+        }
+        if (even + 1 < pixels) {
+            const Vector d = vector_load(in + (even + 1) * LANES);
+            Vector sum = bias;
+            SHOAL_UNROLL
+            for (size_t u = 0; u < rows; u++) {
+                const Vector at = vector_load(x[u] + k * LANES);
+                sum = vector_fma(at, w[u][1], sum);
+                dw[u][1] = vector_fma(at, d, dw[u][1]);
+            }
+            vector_store(y + (even + 1) * LANES, sum);
+        }
+    }
+    SHOAL_UNROLL
+    for (size_t t = 0; t < 3 * rows; t++)
+        vector_store(r->dw[t / 3] + t % 3 * LANES, dw[t / 3][t % 3]);
+}
+
+static void depthwise_spread(const Row *r) {
+    const bool three = r->kernel_w == 3 && r->stride == 2 && r->dilation == 1;
+    if (r->y && r->in && three && !r->accumulate && r->rows >= 1 && r->rows <= 2) {
+        if (r->rows == 1)
+            spread_three_both(r, 1);
+        else
+            spread_three_both(r, 2);
+        return;
+    }
+    if (r->y)
+        spread_sums(r);
+    if (r->in)
+        spread_weights(r);
+}
+
+#define SHOAL_NCHWC_DEPTHWISE_ENTRIES .gather = depthwise_gather, .spread = depthwise_spread
