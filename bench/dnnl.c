@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Times oneDNN's convolutions, pass by pass, at the shapes of bench/nchwc_conv.c and in its form,
+/* Times oneDNN's convolutions, pass by pass, at the shapes and in the form of bench/nchwc_conv.c,
  * for bench/run.py to put side by side. oneDNN chooses the layouts; nothing is reordered inside of
  * what is timed. The number of threads is that of OMP_NUM_THREADS. Best of several rounds. */
 #include <stdio.h>
@@ -9,50 +9,12 @@
 #include <dnnl.h>
 
 #include "base/clock.h"
+#include "shapes.h"
 
 enum { PASSES = 3, BATCH = 32, ROUNDS = 12, MOST_DIMS = 5 };
 
 /* No more rounds of a pass after this time. */
 static const double most_ns = 1.5e8;
-
-typedef struct Layer {
-    const char *name;
-    int channels, size, outputs, kernel, stride, pad, group;
-} Layer;
-
-static const Layer layers[] = {
-    {"stem 7x7 s2", 3, 224, 64, 7, 2, 3, 1},
-    {"1x1 64-64 @56", 64, 56, 64, 1, 1, 0, 1},
-    {"1x1 64-256 @56", 64, 56, 256, 1, 1, 0, 1},
-    {"1x1 256-64 @56", 256, 56, 64, 1, 1, 0, 1},
-    {"1x1 256-128 @56", 256, 56, 128, 1, 1, 0, 1},
-    {"1x1 128-512 @28", 128, 28, 512, 1, 1, 0, 1},
-    {"1x1 512-128 @28", 512, 28, 128, 1, 1, 0, 1},
-    {"1x1 512-256 @28", 512, 28, 256, 1, 1, 0, 1},
-    {"1x1 256-1024 @14", 256, 14, 1024, 1, 1, 0, 1},
-    {"1x1 1024-256 @14", 1024, 14, 256, 1, 1, 0, 1},
-    {"1x1 512-2048 @7", 512, 7, 2048, 1, 1, 0, 1},
-    {"1x1 2048-512 @7", 2048, 7, 512, 1, 1, 0, 1},
-    {"1x1 s2 256-512 @56", 256, 56, 512, 1, 2, 0, 1},
-    {"1x1 s2 1024-2048 @14", 1024, 14, 2048, 1, 2, 0, 1},
-    {"3x3 64 @56", 64, 56, 64, 3, 1, 1, 1},
-    {"3x3 128 @28", 128, 28, 128, 3, 1, 1, 1},
-    {"3x3 256 @14", 256, 14, 256, 3, 1, 1, 1},
-    {"3x3 512 @7", 512, 7, 512, 3, 1, 1, 1},
-    {"3x3 s2 128 @56", 128, 56, 128, 3, 2, 1, 1},
-    {"3x3 s2 256 @28", 256, 28, 256, 3, 2, 1, 1},
-    {"3x3 s2 512 @14", 512, 14, 512, 3, 2, 1, 1},
-    {"MobileNet stem 3x3 s2", 3, 224, 32, 3, 2, 1, 1},
-    {"MobileNet 32-64 @112", 32, 112, 64, 1, 1, 0, 1},
-    {"MobileNet 128-128 @56", 128, 56, 128, 1, 1, 0, 1},
-    {"MobileNet 512-512 @14", 512, 14, 512, 1, 1, 0, 1},
-    {"MobileNet 1024-1024 @7", 1024, 7, 1024, 1, 1, 0, 1},
-    {"depthwise 32 @112", 32, 112, 32, 3, 1, 1, 32},
-    {"depthwise s2 64 @112", 64, 112, 64, 3, 2, 1, 64},
-    {"depthwise 128 @56", 128, 56, 128, 3, 1, 1, 128},
-    {"depthwise 512 @14", 512, 14, 512, 3, 1, 1, 512},
-    {"depthwise 1024 @7", 1024, 7, 1024, 3, 1, 1, 1024},
-};
 
 static void check(dnnl_status_t status, const char *what) {
     if (status == dnnl_success)
@@ -81,7 +43,7 @@ static dnnl_memory_desc_t any_layout(int n, const dnnl_dims_t dims) {
 }
 
 static Tensors tensors_of(const Bench *b, const Layer *l) {
-    int out = (l->size + 2 * l->pad - l->kernel) / l->stride + 1;
+    const int out = layer_out(l);
     const dnnl_dims_t source = {b->batch, l->channels, l->size, l->size};
     const dnnl_dims_t target = {b->batch, l->outputs, out, out};
     const dnnl_dims_t plain = {l->outputs, l->channels, l->kernel, l->kernel};
@@ -167,9 +129,7 @@ static double best_ns(const Bench *b, const_dnnl_primitive_desc_t desc, int pass
 }
 
 static void bench_layer(const Bench *b, const Layer *l) {
-    int out = (l->size + 2 * l->pad - l->kernel) / l->stride + 1;
-    double flops =
-        2.0 * b->batch * l->outputs * out * out * (l->channels / l->group) * l->kernel * l->kernel;
+    const double flops = layer_flops(l, b->batch);
     Tensors tensors = tensors_of(b, l);
     dnnl_primitive_desc_t forward = describe(b, &tensors, 0, NULL);
     printf("%-24s", l->name);
@@ -202,7 +162,7 @@ int main(int argc, char **argv) {
     }
     check(dnnl_engine_create(&bench.engine, dnnl_cpu, 0), "the engine");
     check(dnnl_stream_create(&bench.stream, bench.engine, dnnl_stream_default_flags), "a stream");
-    for (size_t i = 0; i < sizeof layers / sizeof layers[0]; i++)
+    for (int i = 0; i < LAYERS; i++)
         bench_layer(&bench, &layers[i]);
     dnnl_stream_destroy(bench.stream);
     dnnl_engine_destroy(bench.engine);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Times the convolutions on channel-blocked tensors pass by pass, at the shapes of ResNet-50
- * (v1.5 and v1), MobileNet-v1 and AlexNet: GFLOP/s and per cent of what a loop of nothing but
+/* Times the convolutions on channel-blocked tensors pass by pass, at the shapes of
+ * bench/shapes.h: GFLOP/s and per cent of what a loop of nothing but
  * multiply-adds reaches on as many threads. By default with what surrounds a convolution in
  * training: the input through a normalisation and ReLU, statistics of the output; the input's
  * gradient through the ReLU, with the sums that a normalisation needs. Best of several rounds. */
@@ -14,6 +14,7 @@
 #include "base/memory.h"
 #include "base/rng.h"
 #include "kernels/nchwc.h"
+#include "shapes.h"
 
 typedef struct Bench {
     ShoalCompute compute;
@@ -23,42 +24,6 @@ typedef struct Bench {
     double peak; /* GFLOP/s */
     double ns[3], flops[3];
 } Bench;
-
-typedef struct Layer {
-    const char *name;
-    int channels, size, outputs, kernel, stride, pad, group;
-} Layer;
-
-static const Layer layers[] = {
-    {"stem 7x7 s2", 3, 224, 64, 7, 2, 3, 1},
-    {"1x1 64-64 @56", 64, 56, 64, 1, 1, 0, 1},
-    {"1x1 64-256 @56", 64, 56, 256, 1, 1, 0, 1},
-    {"1x1 256-64 @56", 256, 56, 64, 1, 1, 0, 1},
-    {"1x1 256-128 @56", 256, 56, 128, 1, 1, 0, 1},
-    {"1x1 128-512 @28", 128, 28, 512, 1, 1, 0, 1},
-    {"1x1 512-128 @28", 512, 28, 128, 1, 1, 0, 1},
-    {"1x1 512-256 @28", 512, 28, 256, 1, 1, 0, 1},
-    {"1x1 256-1024 @14", 256, 14, 1024, 1, 1, 0, 1},
-    {"1x1 1024-256 @14", 1024, 14, 256, 1, 1, 0, 1},
-    {"1x1 512-2048 @7", 512, 7, 2048, 1, 1, 0, 1},
-    {"1x1 2048-512 @7", 2048, 7, 512, 1, 1, 0, 1},
-    {"1x1 s2 256-512 @56", 256, 56, 512, 1, 2, 0, 1},
-    {"1x1 s2 1024-2048 @14", 1024, 14, 2048, 1, 2, 0, 1},
-    {"3x3 64 @56", 64, 56, 64, 3, 1, 1, 1},
-    {"3x3 128 @28", 128, 28, 128, 3, 1, 1, 1},
-    {"3x3 256 @14", 256, 14, 256, 3, 1, 1, 1},
-    {"3x3 512 @7", 512, 7, 512, 3, 1, 1, 1},
-    {"3x3 s2 128 @56", 128, 56, 128, 3, 2, 1, 1},
-    {"3x3 s2 256 @28", 256, 28, 256, 3, 2, 1, 1},
-    {"3x3 s2 512 @14", 512, 14, 512, 3, 2, 1, 1},
-    {"MobileNet stem 3x3 s2", 3, 224, 32, 3, 2, 1, 1},
-    {"MobileNet 32-64 @112", 32, 112, 64, 1, 1, 0, 1},
-    {"MobileNet 128-128 @56", 128, 56, 128, 1, 1, 0, 1},
-    {"MobileNet 512-512 @14", 512, 14, 512, 1, 1, 0, 1},
-    {"MobileNet 1024-1024 @7", 1024, 7, 1024, 1, 1, 0, 1},
-    {"AlexNet 11x11 s4", 3, 227, 96, 11, 4, 0, 1},
-    {"AlexNet 5x5 group 2", 96, 27, 256, 5, 1, 2, 2},
-};
 
 static bool own_time;
 
@@ -157,7 +122,7 @@ static const double most_ns = 1.5e8;
     } while (0)
 
 static ShoalNchwcConv conv_of(const Bench *b, const Layer *l) {
-    int out = (l->size + 2 * l->pad - l->kernel) / l->stride + 1;
+    const int out = layer_out(l);
     return (ShoalNchwcConv){.shape = {.batch = b->batch,
                                       .channels = l->channels,
                                       .height = l->size,
@@ -232,9 +197,7 @@ static void bench_layer(Bench *b, const Layer *l) {
     if (!conv.plain_input)
         BEST(b, ns[1], shoal_nchwc_conv_bwd_data(c, &conv, y, w, &grad));
     BEST(b, ns[2], shoal_nchwc_conv_bwd_weights(c, &conv, &input, y, dw, NULL));
-    double flops = 2.0 * s->batch * s->outputs * s->out_height * s->out_width *
-                   (s->channels / s->group) * s->kernel_h * s->kernel_w;
-    print_layer(b, l, flops, ns);
+    print_layer(b, l, layer_flops(l, b->batch), ns);
     void *all[] = {x, y, dx, w, dw, scale, shift, sums, c->workspace};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         shoal_free(all[i]);
@@ -254,7 +217,7 @@ static void run(Bench *b) {
     printf("%u threads, batch %d; multiply-adds alone %.1f GF/s%s\n",
            shoal_pool_threads(b->compute.pool), b->batch, b->peak, b->bare ? "; bare" : "");
     printf("%-24s  %-22s  %-22s  %-22s\n", "", "forward", "backward data", "backward weights");
-    for (size_t i = 0; i < sizeof layers / sizeof *layers; i++)
+    for (int i = 0; i < LAYERS; i++)
         if (!b->only || strstr(layers[i].name, b->only))
             bench_layer(b, &layers[i]);
     const Layer all = {.name = "all"};

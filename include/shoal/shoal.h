@@ -91,7 +91,7 @@ typedef struct ShoalEngineOptions {
                          is possible; "plain": never */
     const char *winograd;  /* "on" (also NULL) or "off": 3x3 convolutions by Winograd's transforms,
                               faster and with a little more rounding */
-    const char *recompute; /* "on" or "off" (also NULL): keep less from forward to backward, and
+    const char *recompute; /* "on" (also NULL) or "off": keep less from forward to backward, and
                               make again there what is quickly made */
 } ShoalEngineOptions;
 

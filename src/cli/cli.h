@@ -53,7 +53,7 @@ typedef struct ShoalFlag {
     {                                                                                              \
         "recompute", SHOAL_FLAG_TEXT, &(target).recompute, "on|off",                               \
             "keep less memory from forward to backward, and\nmake again what is quickly made "     \
-            "(default: off)"                                                                       \
+            "(default: on)"                                                                        \
     }
 
 typedef struct ShoalUsage {

@@ -348,7 +348,7 @@ static bool is_cheap(const ShoalUnit *unit) {
         return true;
     const ShoalConvShape *s = &unit->conv.shape;
     int flops = 2 * s->channels / s->group * s->kernel_h * s->kernel_w;
-    return unit->kind == SHOAL_UNIT_CONV && !unit->plain &&
+    return unit->kind == SHOAL_UNIT_CONV && !unit->plain && s->group == 1 &&
            flops <= AGAIN_FLOPS_PER_BYTE * (int)sizeof(float);
 }
 

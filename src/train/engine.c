@@ -31,11 +31,12 @@ static ShoalStatus choose_switch(const char *name, const char *asked, bool *on, 
 ShoalStatus shoal_engine_choose(const ShoalEngineOptions *asked, int threads,
                                 ShoalReplicaOptions *options, ShoalError *err) {
     options->threads = asked->threads > 0 ? asked->threads : threads;
-    bool winograd = true;
+    bool winograd = true, recompute = true;
     ShoalStatus status = choose_switch("winograd", asked->winograd, &winograd, err);
     options->no_winograd = !winograd;
     if (!status)
-        status = choose_switch("recompute", asked->recompute, &options->recompute, err);
+        status = choose_switch("recompute", asked->recompute, &recompute, err);
+    options->no_recompute = !recompute;
     if (!status)
         status = choose_plan(asked->plan, &options->plan, err);
     return status ? status : shoal_cpu_level_choose(asked->cpu, &options->level, err);

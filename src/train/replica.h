@@ -59,7 +59,7 @@ typedef struct ShoalReplicaOptions {
     int threads;
     ShoalCpuLevel level;
     ShoalReplicaPlan plan;
-    bool no_winograd, recompute;
+    bool no_winograd, no_recompute;
     bool no_solver;  /* gradients, but no updates */
     bool phase_test; /* net 0 is built in phase TEST, without gradients or solver */
 } ShoalReplicaOptions;
