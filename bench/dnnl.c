@@ -11,7 +11,7 @@
 #include "base/clock.h"
 #include "shapes.h"
 
-enum { PASSES = 3, BATCH = 32, ROUNDS = 12, MOST_DIMS = 5 };
+enum { PASSES = 3, BATCH = 32, ROUNDS = 12 };
 
 /* No more rounds of a pass after this time. */
 static const double most_ns = 1.5e8;

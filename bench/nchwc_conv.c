@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Times the convolutions on channel-blocked tensors pass by pass, at the shapes of
- * bench/shapes.h: GFLOP/s and per cent of what a loop of nothing but
- * multiply-adds reaches on as many threads. By default with what surrounds a convolution in
- * training: the input through a normalisation and ReLU, statistics of the output; the input's
- * gradient through the ReLU, with the sums that a normalisation needs. Best of several rounds. */
+/* Times the convolutions on channel-blocked tensors pass by pass, at the shapes of bench/shapes.h:
+ * GFLOP/s and per cent of what a loop of nothing but multiply-adds reaches on as many threads. By
+ * default with what surrounds a convolution in training: the input through a normalisation and
+ * ReLU, statistics of the output; the input's gradient through the ReLU, with the sums that a
+ * normalisation needs. Best of several rounds. */
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
