@@ -115,9 +115,11 @@ static bool fuse_pooling(ShoalNet *net, int number) {
     ShoalLayer *layer = &net->layers[number];
     bool max;
     const ShoalPoolShape *shape = shoal_pooling_shape(layer, &max);
-    ShoalValue *bottom = value_of(net, layer->bottoms[0]);
-    if (!bottom || layer->n_tops != 1 || (max && shape->kernel_h * shape->kernel_w > 255))
+    int channels = layer->bottoms[0]->shape[1];
+    if (layer->n_tops != 1 || (max && shape->kernel_h * shape->kernel_w > 255) ||
+        (!value_of(net, layer->bottoms[0]) && !worth(net, channels, channels)))
         return false;
+    block(net, number, layer->bottoms[0], layer->propagate[0]);
     ShoalUnit *unit = add_unit(net, SHOAL_UNIT_POOL, number);
     unit->max = max;
     add_input(net, unit, shoal_net_blob_of(layer->bottoms[0])->value, layer->propagate[0]);
