@@ -29,11 +29,12 @@ static size_t values_offset(const BatchNormState *state) {
 static ShoalStatus check_param(const ShoalLayer *layer, const Caffe__BatchNormParameter *param,
                                ShoalError *err) {
     const BatchNormState *state = layer->state;
-    if (param &&
-        (param->has_use_weight_bias || param->has_bias_term || param->filler || param->bias_filler))
+    /* filler and bias_filler alone change nothing, as in Intel Caffe's own engine. */
+    if (param && ((param->has_use_weight_bias && param->use_weight_bias) ||
+                  (param->has_bias_term && param->bias_term)))
         return shoal_layer_fail(layer, SHOAL_ERR_UNSUPPORTED, err,
-                                "batch_norm_param has use_weight_bias, bias_term, filler or "
-                                "bias_filler, which Caffe does not know; expected a Scale layer "
+                                "batch_norm_param asks for weights of its own by use_weight_bias "
+                                "or bias_term, which Caffe does not know; expected a Scale layer "
                                 "with bias_term after this one instead");
     if (!isfinite(state->eps) || state->eps < 0)
         return shoal_layer_fail(layer, SHOAL_ERR_MODEL, err,
