@@ -346,12 +346,11 @@ static void find_aliases(ShoalNet *net) {
 enum { AGAIN_FLOPS_PER_BYTE = 32 };
 
 static bool is_cheap(const ShoalUnit *unit) {
-    if (unit->kind == SHOAL_UNIT_SUM)
-        return true;
     const ShoalConvShape *s = &unit->conv.shape;
-    int flops = 2 * s->channels / s->group * s->kernel_h * s->kernel_w;
-    return unit->kind == SHOAL_UNIT_CONV && !unit->plain && s->group == 1 &&
-           flops <= AGAIN_FLOPS_PER_BYTE * (int)sizeof(float);
+    if (unit->kind != SHOAL_UNIT_CONV)
+        return unit->kind == SHOAL_UNIT_SUM;
+    return !unit->plain && s->group == 1 &&
+           2 * s->channels * s->kernel_h * s->kernel_w <= AGAIN_FLOPS_PER_BYTE * (int)sizeof(float);
 }
 
 static void find_dropped(ShoalNet *net) {
