@@ -9,8 +9,10 @@ second of forward + backward + update in float32, and the ratio of ours to each 
     shoal       `shoal time --dummy-data`
     torch       PyTorch, NCHW                                  (scripts/install_deps.sh bench)
     torch_cl    PyTorch, channels_last
-    caffe       `caffe time`, forward and backward only, where CAFFE names a binary
+    caffe       `caffe time`, forward and backward only, where CAFFE names a binary; with a smaller
+                batch where memory is short
     caffe_skx   the same with OPENBLAS_CORETYPE=SkylakeX: OpenBLAS picks slow kernels on new CPUs
+                (PyTorch gets this variable always, where the CPU has AVX-512)
 
 With --batches it times our engine alone over several batch sizes; --kernels times single
 convolutions, beside oneDNN's where the build found it.
@@ -29,11 +31,17 @@ import subprocess
 import sys
 import tempfile
 
-HERE = os.path.dirname(os.path.abspath(__file__))
+HERE = os.path.relpath(os.path.dirname(os.path.abspath(__file__)))
 NETS = ("resnet50", "resnet50_v1", "mobilenet_v1", "alexnet", "lenet")
 PROGRAMS = ("shoal", "torch", "torch_cl", "caffe", "caffe_skx")
 SHAPES = {"alexnet": (3, 227, 227), "lenet": (1, 28, 28)}
 BATCHES = {"lenet": 64}  # as its prototxt has it; the others 32
+CAFFE_IMAGE_MB = {"resnet50": 350, "resnet50_v1": 350, "mobilenet_v1": 140}  # as measured
+
+
+def has_avx512():
+    with open("/proc/cpuinfo") as f:
+        return " avx512dq" in f.read()
 
 
 class Failed(Exception):
@@ -47,8 +55,11 @@ def shape_of(net):
 def run_child(command, env):
     """Standard output of a command and its peak resident memory in bytes."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
-                                 env={**os.environ, **env})
+        try:
+            child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+                                     env={**os.environ, **env})
+        except OSError as error:
+            raise Failed(error) from error
         _, status, usage = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
         texts = []
@@ -98,6 +109,8 @@ class Bench:
                     "--threads=%d" % threads, "--iterations=%d" % iterations, "--json"], {}
         if program.startswith("torch"):
             layout = ["--channels-last"] if program == "torch_cl" else []
+            if has_avx512():  # its matrix products go through OpenBLAS too
+                env["OPENBLAS_CORETYPE"] = "SkylakeX"
             return [torch_python()[0], os.path.join(HERE, "torch_nets.py"), net, "--batch=%d" % batch,
                     "--threads=%d" % threads, "--seconds=%g" % self.arguments.seconds] + layout, env
         if program == "caffe_skx":
@@ -108,9 +121,8 @@ class Bench:
     def one(self, program, net, batch, iterations):
         """One run: {"images_per_s", "bytes"} and what the program tells besides."""
         command, env = self.command(program, net, batch, iterations)
-        shown = ["%s=%s" % item for item in env.items()]
-        shown += [shlex.quote(os.path.relpath(word) if os.path.isabs(word) else word)
-                  for word in command]
+        words = ["python3"] + command[1:] if program.startswith("torch") else command
+        shown = ["%s=%s" % item for item in env.items()] + [shlex.quote(word) for word in words]
         self.commands[program, net, batch] = " ".join(shown).replace(self.folder, "nets")
         out, peak = run_child(command, env)
         if program.startswith("caffe"):
@@ -123,13 +135,16 @@ class Bench:
         return dict(told, bytes=peak)
 
     def run(self, program, net, batch):
-        """One turn of a program: as many iterations as fill --seconds."""
+        """One turn of a program: as many iterations as fill --seconds. All programs do one before
+        those that they time."""
         key = program, net, batch
         if program.startswith("torch"):
             return self.one(program, net, batch, 0)
         if key not in self.iterations:
-            speed = self.one(program, net, batch, 1)["images_per_s"]
-            self.iterations[key] = max(2, math.ceil(self.arguments.seconds * speed / batch))
+            first = self.one(program, net, batch, 1)
+            self.iterations[key] = math.ceil(self.arguments.seconds * first["images_per_s"] / batch)
+            if self.iterations[key] == 1:
+                return first
         return self.one(program, net, batch, self.iterations[key])
 
 
@@ -144,10 +159,19 @@ def summary(runs):
     return result
 
 
+def caffe_batch(net, batch):
+    """The batch, or half of it as often as Caffe's tensors do not fit into what memory is left."""
+    with open("/proc/meminfo", encoding="ascii") as file:
+        left = int(re.search(r"^MemAvailable: +(\d+) kB$", file.read(), re.M).group(1))
+    while batch > 1 and batch * CAFFE_IMAGE_MB.get(net, 0) > left / 1024:
+        batch //= 2
+    return batch
+
+
 def measure(bench, programs, nets, batch_of, rounds):
     """{(program, net, batch): summary}; what fails once is left out from then on."""
-    keys = [(program, net, batch) for net in nets for batch in batch_of(net)
-            for program in programs]
+    keys = [(program, net, caffe_batch(net, batch) if program.startswith("caffe") else batch)
+            for net in nets for batch in batch_of(net) for program in programs]
     runs = {key: [] for key in keys}
     for number in range(rounds):
         for key in keys:
@@ -171,8 +195,9 @@ def measure(bench, programs, nets, batch_of, rounds):
 def print_nets(results):
     print("%-13s %5s  %-10s %10s %10s %14s %14s %9s" % (
         "net", "batch", "program", "median", "best", "ours / medians", "ours / bests", "peak MB"))
+    shoal = {net: result for (program, net, _), result in results.items() if program == "shoal"}
     for (program, net, batch), result in results.items():
-        ours = results.get(("shoal", net, batch))
+        ours = shoal.get(net)
         ratios = ["", ""]
         if ours and program != "shoal":
             ratios = ["%.2fx" % (ours[which] / result[which]) for which in ("median", "best")]
@@ -203,6 +228,15 @@ def first_line(command):
     return out.strip().splitlines()[0] if out.strip() else ""
 
 
+def caffe_version(caffe):
+    """Caffe's version and which kernels OpenBLAS picks when it is not told."""
+    try:
+        out, _ = run_child([caffe, "--version"], {"OPENBLAS_VERBOSE": "2"}) if caffe else ("", 0)
+    except Failed:  # its turns will say why
+        return ""
+    return ", ".join(out.replace("Core:", "OpenBLAS core").splitlines())
+
+
 def machine(arguments):
     query = subprocess.run([arguments.shoal, "device_query"], stdout=subprocess.PIPE, check=True,
                            text=True).stdout
@@ -214,6 +248,7 @@ def machine(arguments):
              "shoal": first_line([arguments.shoal, "version"]),
              "commit": first_line(["git", "-C", HERE, "describe", "--always", "--dirty"])}
     facts["torch"] = torch_python()[1]
+    facts["caffe"] = caffe_version(arguments.caffe)
     return facts
 
 
@@ -326,7 +361,7 @@ def one_of(names):
 def parse_arguments(words):
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shoal", default=os.path.join(HERE, "../build/shoal"),
+    parser.add_argument("--shoal", default=os.path.normpath(os.path.join(HERE, "../build/shoal")),
                         help="our binary (default: build/shoal)")
     parser.add_argument("--caffe", default=os.environ.get("CAFFE"), help="default: CAFFE")
     parser.add_argument("--nets", type=one_of(NETS), default=list(NETS), metavar="NET,...",
@@ -355,7 +390,6 @@ def net_results(bench, arguments):
 
 def main(words):
     arguments = parse_arguments(words)
-    arguments.shoal = os.path.abspath(arguments.shoal)
     facts = machine(arguments)
     report = {"machine": facts, "threads": arguments.threads, "rounds": arguments.rounds,
               "seconds": arguments.seconds}
