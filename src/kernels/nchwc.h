@@ -104,7 +104,7 @@ void shoal_nchwc_conv_bwd_weights(const ShoalCompute *compute, const ShoalNchwcC
                                   const ShoalNchwcInput *x, const float *dy, float *dw, float *db);
 
 /* The gradient of a convolution's output, as it is read:
- *   dy = a[c] * g + b[c] * z + c0[c]     (z, b NULL: dy = a[c] * g; a NULL: dy = g)
+ *   dy = a[c] * g + b[c] * z + c0[c]     (z, b, c0 NULL: dy = a[c] * g; a NULL: dy = g)
  * which is what a batch normalisation that follows makes of its own gradient g (see
  * shoal_nchwc_affine). `room` is a tensor of the same shape, which may be g, for dy where it is
  * made in a pass of its own; a NULL: not used. */

@@ -174,10 +174,10 @@ static ShoalNchwcOutGradient raw_gradient_of(const ShoalNet *net, const ShoalVal
         return dy;
     shoal_norm_backward(norm, sum_g_of(net, value), count_per_channel(value));
     dy.a = norm->a;
-    dy.c0 = norm->c0;
     if (norm->batch_statistics) {
         dy.z = value->data;
         dy.b = norm->b;
+        dy.c0 = norm->c0;
     }
     return dy;
 }

@@ -9,6 +9,10 @@ typedef struct Case {
     bool function, relu; /* of the input */
     bool bias, stats, accumulate, finish, mask, mask_function;
     int terms; /* -1: no sums */
+    /* Backward by shoal_nchwc_conv_bwd, with a dy that is */
+    enum { SEPARATE, GIVEN, SCALED, MADE } dy;
+    bool own_room;     /* for dy; else g's */
+    bool no_dw, no_dx; /* what is not asked for */
 } Case;
 
 typedef struct Problem {
@@ -17,6 +21,7 @@ typedef struct Problem {
     size_t xs, ys, ws;
     Array x, w, bias, dy, dw, db, g, mask, z[SHOAL_NCHWC_TERMS];           /* dw, db, g: before */
     Array scale, shift, mask_scale, mask_shift, center[SHOAL_NCHWC_TERMS]; /* per channel */
+    Array dy_g, dy_z, dy_a, dy_b, dy_c;                                    /* what dy is made of */
     double *value, *y, *y_size, *dx, *dx_size, *dw_sum, *dw_size, *db_sum, *db_size;
 } Problem;
 
@@ -127,6 +132,10 @@ static void expect_starts(Problem *p) {
             start_value(p->y, p->y_size, i, (double)p->bias.data[o]);
         start_value(p->db_sum, p->db_size, o, (double)p->dy.data[i]);
     }
+    if (p->c->no_dw) { /* nothing is added */
+        memset(p->dw_sum, 0, p->ws * sizeof *p->dw_sum);
+        memset(p->db_sum, 0, (size_t)p->s.outputs * sizeof *p->db_sum);
+    }
     for (size_t i = 0; i < p->ws; i++)
         start_value(p->dw_sum, p->dw_size, i, (double)p->dw.data[i]);
     for (size_t o = 0; o < (size_t)p->s.outputs; o++)
@@ -154,6 +163,18 @@ static void expect(Problem *p) {
     expect_starts(p);
 }
 
+/* With the rounding of a level's fused multiply-adds. */
+static void make_dy(Problem *p) {
+    const size_t plane = count_of(p->s.out_height, p->s.out_width, 1, 1);
+    for (size_t i = 0; i < p->ys; i++) {
+        size_t o = i / plane % (size_t)p->s.outputs;
+        float rest = 0;
+        if (p->c->dy == MADE)
+            rest = fmaf(p->dy_b.data[o], p->dy_z.data[i], p->dy_c.data[o]);
+        p->dy.data[i] = fmaf(p->dy_a.data[o], p->dy_g.data[i], rest);
+    }
+}
+
 static Problem problem(const Case *c) {
     const ShoalConvShape s = c->conv.shape;
     Problem p = {.c = c, .s = s};
@@ -170,8 +191,13 @@ static Problem problem(const Case *c) {
     p.w = array_random(p.ws);
     p.dw = array_random(p.ws);
     p.dy = array_random(p.ys);
-    p.bias = array_random((size_t)s.outputs);
-    p.db = array_random((size_t)s.outputs);
+    Array *outputs[] = {&p.bias, &p.db, &p.dy_a, &p.dy_b, &p.dy_c};
+    for (size_t i = 0; i < sizeof outputs / sizeof *outputs; i++)
+        *outputs[i] = array_random((size_t)s.outputs);
+    p.dy_g = array_random(p.ys);
+    p.dy_z = array_random(p.ys);
+    if (c->dy >= SCALED)
+        make_dy(&p);
     double **sums[] = {&p.value,  &p.dx,      &p.dx_size, &p.y,      &p.y_size,
                        &p.dw_sum, &p.dw_size, &p.db_sum,  &p.db_size};
     const size_t counts[] = {
@@ -183,10 +209,11 @@ static Problem problem(const Case *c) {
 }
 
 static void problem_close(Problem *p) {
-    Array *arrays[] = {&p->x,          &p->w,          &p->bias,      &p->dy,
-                       &p->dw,         &p->db,         &p->g,         &p->mask,
-                       &p->z[0],       &p->z[1],       &p->scale,     &p->shift,
-                       &p->mask_scale, &p->mask_shift, &p->center[0], &p->center[1]};
+    Array *arrays[] = {&p->x,         &p->w,     &p->bias,       &p->dy,         &p->dw,
+                       &p->db,        &p->g,     &p->mask,       &p->z[0],       &p->z[1],
+                       &p->scale,     &p->shift, &p->mask_scale, &p->mask_shift, &p->center[0],
+                       &p->center[1], &p->dy_g,  &p->dy_z,       &p->dy_a,       &p->dy_b,
+                       &p->dy_c};
     double *sums[] = {p->value,  p->dx,      p->dx_size, p->y,      p->y_size,
                       p->dw_sum, p->dw_size, p->db_sum,  p->db_size};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
@@ -205,61 +232,126 @@ typedef struct Result {
     double *mean, *variance, *sums[SUMS];
 } Result;
 
-static void forward(const Problem *p, const ShoalCompute *c, Result *r) {
+/* The input with its function, blocked. */
+typedef struct Input {
+    Array x, scale, shift;
+    ShoalNchwcInput input;
+} Input;
+
+static Input input_open(const Problem *p, size_t lanes) {
     const ShoalConvShape *s = &p->s;
-    const size_t plane = count_of(s->height, s->width, 1, 1), channels = (size_t)s->channels;
-    Array x = p->c->conv.plain_input
-                  ? blocked(1, (size_t)s->batch, channels, plane, p->x.data)
-                  : blocked(r->lanes, (size_t)s->batch, channels, plane, p->x.data);
-    Array scale = blocked(r->lanes, 1, channels, 1, p->scale.data);
-    Array shift = blocked(r->lanes, 1, channels, 1, p->shift.data);
-    Array dy = blocked(r->lanes, (size_t)s->batch, (size_t)s->outputs,
-                       count_of(s->out_height, s->out_width, 1, 1), p->dy.data);
-    ShoalNchwcInput input = {.x = x.data, .relu = p->c->relu};
-    ShoalNchwcStats stats = {r->mean, r->variance};
+    const size_t channels = (size_t)s->channels;
+    Input in = {.x = blocked(p->c->conv.plain_input ? 1 : lanes, (size_t)s->batch, channels,
+                             count_of(s->height, s->width, 1, 1), p->x.data),
+                .scale = blocked(lanes, 1, channels, 1, p->scale.data),
+                .shift = blocked(lanes, 1, channels, 1, p->shift.data)};
+    in.input = (ShoalNchwcInput){.x = in.x.data, .relu = p->c->relu};
     if (p->c->function) {
-        input.scale = scale.data;
-        input.shift = shift.data;
+        in.input.scale = in.scale.data;
+        in.input.shift = in.shift.data;
     }
-    shoal_nchwc_conv_fwd(c, &p->c->conv, &input, p->w.data, p->c->bias ? p->bias.data : NULL,
+    return in;
+}
+
+static void input_close(Input *in) {
+    array_close(&in->x);
+    array_close(&in->scale);
+    array_close(&in->shift);
+}
+
+/* Numbers of the output's shape, blocked. */
+static Array blocked_outputs(const Problem *p, size_t lanes, const float *plain) {
+    const ShoalConvShape *s = &p->s;
+    return blocked(lanes, (size_t)s->batch, (size_t)s->outputs,
+                   count_of(s->out_height, s->out_width, 1, 1), plain);
+}
+
+static void forward(const Problem *p, const ShoalCompute *c, const Input *in, Result *r) {
+    ShoalNchwcStats stats = {r->mean, r->variance};
+    shoal_nchwc_conv_fwd(c, &p->c->conv, &in->input, p->w.data, p->c->bias ? p->bias.data : NULL,
                          r->y.data, p->c->stats ? &stats : NULL);
     fill_guard(c->workspace, c->workspace_bytes / sizeof(float));
-    shoal_nchwc_conv_bwd_weights(c, &p->c->conv, &input, dy.data, r->dw.data,
-                                 p->c->bias ? r->db.data : NULL);
-    fill_guard(c->workspace, c->workspace_bytes / sizeof(float));
-    Array *arrays[] = {&x, &scale, &shift, &dy};
+}
+
+/* What is done with dx, blocked. */
+typedef struct Gradient {
+    Array mask, mask_scale, mask_shift, z[SHOAL_NCHWC_TERMS], center[SHOAL_NCHWC_TERMS];
+    ShoalNchwcGradient grad;
+} Gradient;
+
+static Gradient gradient_open(const Problem *p, Result *r) {
+    const ShoalConvShape *s = &p->s;
+    const size_t plane = count_of(s->height, s->width, 1, 1), channels = (size_t)s->channels;
+    const size_t batch = (size_t)s->batch, lanes = r->lanes;
+    Gradient b = {.mask = blocked(lanes, batch, channels, plane, p->mask.data),
+                  .mask_scale = blocked(lanes, 1, channels, 1, p->mask_scale.data),
+                  .mask_shift = blocked(lanes, 1, channels, 1, p->mask_shift.data)};
+    ShoalNchwcGradient *grad = &b.grad;
+    *grad = (ShoalNchwcGradient){.g = r->g.data, .accumulate = p->c->accumulate};
+    grad->finish = p->c->finish;
+    grad->mask = p->c->mask ? b.mask.data : NULL;
+    if (p->c->mask && p->c->mask_function) {
+        grad->mask_scale = b.mask_scale.data;
+        grad->mask_shift = b.mask_shift.data;
+    }
+    grad->sum_g = p->c->terms >= 0 ? r->sums[0] : NULL;
+    grad->terms = p->c->terms >= 0 ? p->c->terms : 0;
+    for (int t = 0; t < SHOAL_NCHWC_TERMS; t++) {
+        b.z[t] = blocked(lanes, batch, channels, plane, p->z[t].data);
+        b.center[t] = blocked(lanes, 1, channels, 1, p->center[t].data);
+        grad->term[t].z = b.z[t].data;
+        grad->term[t].center = b.center[t].data;
+        grad->term[t].sum = r->sums[1 + t];
+    }
+    return b;
+}
+
+static void gradient_close(Gradient *b) {
+    Array *arrays[] = {&b->mask, &b->mask_scale, &b->mask_shift, &b->z[0],
+                       &b->z[1], &b->center[0],  &b->center[1]};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
         array_close(arrays[i]);
 }
 
-static void backward(const Problem *p, const ShoalCompute *c, Result *r) {
-    const ShoalConvShape *s = &p->s;
-    const size_t plane = count_of(s->height, s->width, 1, 1), channels = (size_t)s->channels;
-    const size_t batch = (size_t)s->batch, lanes = r->lanes;
-    Array dy = blocked(lanes, batch, (size_t)s->outputs,
-                       count_of(s->out_height, s->out_width, 1, 1), p->dy.data);
-    Array mask = blocked(lanes, batch, channels, plane, p->mask.data);
-    Array mask_scale = blocked(lanes, 1, channels, 1, p->mask_scale.data);
-    Array mask_shift = blocked(lanes, 1, channels, 1, p->mask_shift.data);
-    Array z[SHOAL_NCHWC_TERMS], center[SHOAL_NCHWC_TERMS];
-    ShoalNchwcGradient grad = {.g = r->g.data, .accumulate = p->c->accumulate};
-    grad.finish = p->c->finish;
-    grad.mask = p->c->mask ? mask.data : NULL;
-    if (p->c->mask && p->c->mask_function) {
-        grad.mask_scale = mask_scale.data;
-        grad.mask_shift = mask_shift.data;
+/* By the two passes. */
+static void backward(const Problem *p, const ShoalCompute *c, const Input *in, Result *r) {
+    Array dy = blocked_outputs(p, r->lanes, p->dy.data);
+    shoal_nchwc_conv_bwd_weights(c, &p->c->conv, &in->input, dy.data, r->dw.data,
+                                 p->c->bias ? r->db.data : NULL);
+    fill_guard(c->workspace, c->workspace_bytes / sizeof(float));
+    if (!p->c->conv.plain_input) {
+        Gradient to = gradient_open(p, r);
+        shoal_nchwc_conv_bwd_data(c, &p->c->conv, dy.data, p->w.data, &to.grad);
+        gradient_close(&to);
     }
-    grad.sum_g = p->c->terms >= 0 ? r->sums[0] : NULL;
-    grad.terms = p->c->terms >= 0 ? p->c->terms : 0;
-    for (int t = 0; t < SHOAL_NCHWC_TERMS; t++) {
-        z[t] = blocked(lanes, batch, channels, plane, p->z[t].data);
-        center[t] = blocked(lanes, 1, channels, 1, p->center[t].data);
-        grad.term[t].z = z[t].data;
-        grad.term[t].center = center[t].data;
-        grad.term[t].sum = r->sums[1 + t];
+    array_close(&dy);
+}
+
+/* At once. */
+static void backward_whole(const Problem *p, const ShoalCompute *c, const Input *in, Result *r) {
+    const Case *k = p->c;
+    const size_t lanes = r->lanes, outputs = (size_t)p->s.outputs;
+    Array g = blocked_outputs(p, lanes, k->dy == GIVEN ? p->dy.data : p->dy_g.data);
+    Array z = blocked_outputs(p, lanes, p->dy_z.data), room = blocked_blank(g.count);
+    Array a = blocked(lanes, 1, outputs, 1, p->dy_a.data);
+    Array b = blocked(lanes, 1, outputs, 1, p->dy_b.data);
+    Array c0 = blocked(lanes, 1, outputs, 1, p->dy_c.data);
+    ShoalNchwcOutGradient dy = {.g = g.data};
+    if (k->dy >= SCALED) {
+        dy.a = a.data;
+        dy.room = k->own_room ? room.data : g.data;
     }
-    shoal_nchwc_conv_bwd_data(c, &p->c->conv, dy.data, p->w.data, &grad);
-    Array *arrays[] = {&dy, &mask, &mask_scale, &mask_shift, &z[0], &z[1], &center[0], &center[1]};
+    if (k->dy == MADE) {
+        dy.z = z.data;
+        dy.b = b.data;
+        dy.c0 = c0.data;
+    }
+    Gradient to = gradient_open(p, r);
+    shoal_nchwc_conv_bwd(c, &k->conv, k->no_dw ? NULL : &in->input, &dy, p->w.data,
+                         k->no_dw ? NULL : r->dw.data, k->bias ? r->db.data : NULL,
+                         k->no_dx ? NULL : &to.grad);
+    gradient_close(&to);
+    Array *arrays[] = {&g, &z, &room, &a, &b, &c0};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
         array_close(arrays[i]);
 }
@@ -283,9 +375,13 @@ static Result run(const Problem *p, ShoalCpuLevel level, unsigned threads) {
     r.variance = doubles(r.outs);
     for (int i = 0; i < SUMS; i++)
         r.sums[i] = doubles(r.ins);
-    forward(p, &c, &r);
-    if (!p->c->conv.plain_input)
-        backward(p, &c, &r);
+    Input in = input_open(p, r.lanes);
+    forward(p, &c, &in, &r);
+    if (p->c->dy == SEPARATE)
+        backward(p, &c, &in, &r);
+    else
+        backward_whole(p, &c, &in, &r);
+    input_close(&in);
     check_compute_close(&c);
     return r;
 }
@@ -388,7 +484,7 @@ static void check_result(const Problem *p, const char *name, const Result *r) {
         check_close(what, (size_t)s->outputs,
                     count_of(s->batch, s->out_height, s->out_width, 1) + 1, r->db.data, p->db_sum,
                     p->db_size);
-    if (p->c->conv.plain_input)
+    if (p->c->conv.plain_input || p->c->no_dx)
         return;
     float *g = plain_of(r->lanes, batch, (size_t)s->channels, count_of(s->height, s->width, 1, 1),
                         r->g.data);
@@ -574,6 +670,47 @@ static void test_other_ways(void **state) {
     check_case(&c);
 }
 
+/* The backward pass at once, with every kind of dy and all that may not be asked for. */
+static void check_whole(ShoalConvShape s, int cases) {
+    static int kind;
+    for (int i = 0; i < cases; i++, kind++) {
+        Case c = {.conv = {.shape = s},
+                  .function = kind % 2 == 0,
+                  .relu = kind % 4 < 2,
+                  .bias = kind / 3 % 2 == 0,
+                  .accumulate = kind % 5 > 2,
+                  .finish = kind % 7 > 0,
+                  .mask = kind % 4 > 0,
+                  .mask_function = kind % 5 > 1,
+                  .terms = kind % (SHOAL_NCHWC_TERMS + 2) - 1,
+                  .dy = (kind + 1) % 3 + GIVEN,
+                  .own_room = kind % 8 < 4,
+                  .no_dw = kind % 11 == 5,
+                  .no_dx = kind % 11 == 9};
+        check_case(&c);
+    }
+}
+
+static void test_whole(void **state) {
+    (void)state;
+    check_whole(shape(2, 20, 7, 5, 50, 1, 1, 0, 1), 24);
+    check_whole(shape(3, 50, 9, 11, 20, 1, 2, 0, 1), 24);
+    check_whole(shape(1, 3, 1, 1, 1, 1, 1, 0, 1), 2);
+    check_whole(shape(3, 33, 29, 31, 40, 1, 1, 0, 1), 6);
+    check_whole(shape(2, 17, 42, 40, 36, 1, 2, 0, 1), 6);
+    check_whole(shape(13, 40, 5, 6, 70, 1, 1, 0, 1), 3);
+    check_whole(shape(1, 16, 2, 200, 16, 1, 1, 0, 1), 3);
+    check_whole(shape(1, 16, 2, 500, 16, 1, 1, 0, 1), 3);
+    ShoalConvShape s = shape(2, 20, 12, 10, 24, 1, 1, 0, 1);
+    s.stride_w = 2;
+    s.out_width = outs(s.width, 1, 2, 0, 1);
+    check_whole(s, 3);
+    check_whole(shape(2, 20, 7, 6, 50, 3, 1, 1, 1), 6);
+    s = shape(2, 20, 9, 8, 20, 3, 1, 1, 1);
+    s.group = 20;
+    check_whole(s, 12);
+}
+
 static void test_unsupported(void **state) {
     (void)state;
     ShoalNchwcConv conv = {.shape = shape(1, 30, 5, 5, 30, 3, 1, 1, 1)};
@@ -584,10 +721,10 @@ static void test_unsupported(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_pointwise),   cmocka_unit_test(test_spatial),
-        cmocka_unit_test(test_strides),     cmocka_unit_test(test_groups),
-        cmocka_unit_test(test_plain),       cmocka_unit_test(test_other_ways),
-        cmocka_unit_test(test_unsupported),
+        cmocka_unit_test(test_pointwise), cmocka_unit_test(test_spatial),
+        cmocka_unit_test(test_strides),   cmocka_unit_test(test_groups),
+        cmocka_unit_test(test_plain),     cmocka_unit_test(test_other_ways),
+        cmocka_unit_test(test_whole),     cmocka_unit_test(test_unsupported),
     };
     return cmocka_run_group_tests(tests, check_start, check_stop);
 }

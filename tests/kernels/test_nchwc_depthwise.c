@@ -11,6 +11,7 @@ typedef struct Case {
     ShoalNchwcDims in, out;
     int lanes, taps;
     Array x, scale, shift, w, bias, dy;
+    Array z, a, b, c0; /* of a gradient that is made of dy, as its g */
 } Case;
 
 static Case case_of(int lanes, ShoalConvShape s) {
@@ -24,13 +25,18 @@ static Case case_of(int lanes, ShoalConvShape s) {
     c.dy = nchwc_random(&c.out, lanes);
     c.scale = channels_random(s.channels, lanes);
     c.shift = channels_random(s.channels, lanes);
+    c.z = nchwc_random(&c.out, lanes);
+    c.a = channels_random(s.channels, lanes);
+    c.b = channels_random(s.channels, lanes);
+    c.c0 = channels_random(s.channels, lanes);
     c.w = array_random((size_t)(s.channels * c.taps));
     c.bias = array_random((size_t)s.channels);
     return c;
 }
 
 static void case_close(Case *c) {
-    Array *arrays[] = {&c->x, &c->scale, &c->shift, &c->w, &c->bias, &c->dy};
+    Array *arrays[] = {&c->x,  &c->scale, &c->shift, &c->w, &c->bias,
+                       &c->dy, &c->z,     &c->a,     &c->b, &c->c0};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
         array_close(arrays[i]);
 }
@@ -185,6 +191,97 @@ static void check_bwd_weights(const Case *c, ShoalCpuLevel level, int kind) {
     expected_close(&e);
 }
 
+static Array zeros(size_t count) {
+    Array a = array_random(count);
+    memset(a.data, 0, count * sizeof *a.data);
+    return a;
+}
+
+/* --- The whole backward pass ---------------------------------------------------------------- */
+
+/* What a backward pass may come with. Bits 0..1 the input's function, bit 2 dy is made of g, bit 3
+ * of z too; bit 4 without dw, bit 5 without dx (never both). */
+enum { BWD_KINDS = 48 };
+
+static ShoalNchwcOutGradient out_gradient_of(const Case *c, int kind) {
+    ShoalNchwcOutGradient dy = {.g = c->dy.data};
+    if (kind & 4) {
+        dy.a = c->a.data;
+        dy.c0 = c->c0.data;
+    }
+    if ((kind & 12) == 12) {
+        dy.z = c->z.data;
+        dy.b = c->b.data;
+    }
+    return dy;
+}
+
+/* Number `at` of dy, of channel c; *magnitude: what its rounding errors are relative to. */
+static double out_gradient(const ShoalNchwcOutGradient *dy, size_t at, int c, double *magnitude) {
+    double g = (double)dy->g[at], sum = dy->a ? (double)dy->a[c] * g : g;
+    *magnitude = fabs(sum);
+    if (dy->z) {
+        sum += (double)dy->b[c] * (double)dy->z[at];
+        *magnitude += fabs((double)dy->b[c] * (double)dy->z[at]);
+    }
+    if (dy->c0) {
+        sum += (double)dy->c0[c];
+        *magnitude += fabs((double)dy->c0[c]);
+    }
+    return sum;
+}
+
+/* Adds to what dw is expected to be, and sets dx; both blocked as their tensors are. */
+static void expect_bwd(const Case *c, const ShoalNchwcInput *x, const ShoalNchwcOutGradient *dy,
+                       Expected *dw, Expected *dx) {
+    Meeting m;
+    FOR_MEETINGS(c, n, channel, m) {
+        double size, out_size, value = nchwc_value(x, m.in, channel, &size);
+        double out = out_gradient(dy, m.out, channel, &out_size);
+        dw->value[m.weight] += value * out;
+        dw->size[m.weight] += size * out_size;
+        dx->value[m.in] += out * (double)c->w.data[m.weight];
+        dx->size[m.in] += out_size * fabs((double)c->w.data[m.weight]);
+    }
+}
+
+static void check_bwd(const Case *c, ShoalCpuLevel level, int gradient_kind, int kind) {
+    const size_t padded = shoal_nchwc_padded(c->in.channels, c->lanes);
+    const size_t terms = (size_t)c->out.batch * nchwc_plane(&c->out);
+    GradientCase g = gradient_case(&c->in, c->lanes, gradient_kind);
+    ShoalNchwcInput x = input_of(&c->x, &c->scale, &c->shift, kind & 3);
+    ShoalNchwcOutGradient dy = out_gradient_of(c, kind);
+    Expected for_dw = expected_of(c->w.count), for_dx = expected_of(c->x.count);
+    void *first = NULL, *first_dw = NULL, *first_sums = NULL;
+    expect_bwd(c, &x, &dy, &for_dw, &for_dx);
+    for (unsigned threads = 0; threads <= MOST_THREADS; threads++) {
+        ShoalCompute compute = compute_for(level, threads, c);
+        Array got = aligned_blank(c->x.count), dw = zeros(c->w.count);
+        ShoalNchwcGradient dx = gradient_of(&g, got.data);
+        const ShoalNchwcInput *from = kind & 16 ? NULL : &x;
+        shoal_nchwc_depthwise_bwd(&compute, &c->conv, from, &dy, kind & 32 ? NULL : c->w.data,
+                                  kind & 16 ? NULL : dw.data, kind & 32 ? NULL : &dx);
+        if (!(kind & 16)) {
+            check_close("backward, dw", dw.count, terms, dw.data, for_dw.value, for_dw.size);
+            check_same_bits("backward, dw", dw.data, &first_dw, dw.count * sizeof(float));
+        }
+        if (!(kind & 32)) {
+            check_gradient("backward, dx", &g, &dx, for_dx.value, for_dx.size, (size_t)c->taps + 3);
+            check_same_bits("backward, dx", got.data, &first, got.count * sizeof(float));
+            check_same_bits("backward, sums", g.sums, &first_sums, 3 * padded * sizeof(double));
+        }
+        array_close(&got);
+        array_close(&dw);
+        check_compute_close(&compute);
+    }
+    shoal_free(first);
+    shoal_free(first_dw);
+    shoal_free(first_sums);
+    expected_close(&for_dw);
+    expected_close(&for_dx);
+    gradient_case_close(&g);
+}
+
 /* All passes with one choice of what comes with them; other choices for other shapes. */
 static void check_all(ShoalConvShape shape) {
     FOR_NCHWC_LEVELS(level, lanes) {
@@ -196,6 +293,7 @@ static void check_all(ShoalConvShape shape) {
         check_fwd(&c, level, (int)check_below(16));
         check_bwd_data(&c, level, kind);
         check_bwd_weights(&c, level, (int)check_below(4));
+        check_bwd(&c, level, kind, (int)check_below(BWD_KINDS));
         case_close(&c);
     }
 }
@@ -240,6 +338,11 @@ static void every_kind(void **state) {
                 check_bwd_data(&c, level, kind);
         for (int kind = 0; kind < 4; kind++)
             check_bwd_weights(&c, level, kind);
+        for (int kind = 0; kind < GRADIENT_KINDS; kind++)
+            if (gradient_kind_valid(kind))
+                check_bwd(&c, level, kind, kind & 15);
+        for (int kind = 0; kind < BWD_KINDS; kind++)
+            check_bwd(&c, level, 46, kind);
         case_close(&c);
     }
 }
@@ -315,6 +418,59 @@ static void far_results(void **state) {
     }
 }
 
+/* The bias's gradient: the sum of dy over all but the channels. */
+static Expected expect_bias(const Case *c, const ShoalNchwcOutGradient *dy) {
+    Expected e = expected_of(c->bias.count);
+    FOR_NCHWC(&c->out, c->lanes, n, channel, p) {
+        double size;
+        if (channel >= c->out.channels)
+            continue;
+        e.value[channel] +=
+            out_gradient(dy, nchwc_at(&c->out, c->lanes, n, channel, p), channel, &size);
+        e.size[channel] += size;
+    }
+    return e;
+}
+
+/* What a net asks for, where the bias learns too: with room over g, and apart from it. */
+static void check_whole(const Case *c, ShoalCpuLevel level, bool over) {
+    const size_t terms = (size_t)c->out.batch * nchwc_plane(&c->out);
+    ShoalCompute compute = compute_for(level, 2, c);
+    ShoalNchwcInput x = input_of(&c->x, &c->scale, &c->shift, 3);
+    ShoalNchwcOutGradient dy = out_gradient_of(c, 12), own = dy;
+    Array g = aligned_copy(&c->dy), room = aligned_blank(g.count), dx = aligned_blank(c->x.count);
+    Array dw = zeros(c->w.count), db = zeros(c->bias.count);
+    Expected for_dw = expected_of(c->w.count), for_dx = expected_of(c->x.count);
+    Expected for_db = expect_bias(c, &dy);
+    ShoalNchwcGradient to = {.g = dx.data};
+    expect_bwd(c, &x, &dy, &for_dw, &for_dx);
+    own.g = g.data;
+    own.room = over ? g.data : room.data;
+    shoal_nchwc_conv_bwd(&compute, &c->conv, &x, &own, c->w.data, dw.data, db.data, &to);
+    check_close("with a bias, dw", dw.count, terms, dw.data, for_dw.value, for_dw.size);
+    check_close("with a bias, dx", dx.count, (size_t)c->taps + 3, dx.data, for_dx.value,
+                for_dx.size);
+    check_close("with a bias, db", db.count, terms, db.data, for_db.value, for_db.size);
+    Expected *expected[] = {&for_dw, &for_dx, &for_db};
+    for (size_t i = 0; i < sizeof expected / sizeof *expected; i++)
+        expected_close(expected[i]);
+    Array *arrays[] = {&g, &room, &dx, &dw, &db};
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
+        array_close(arrays[i]);
+    check_compute_close(&compute);
+}
+
+static void whole_convolution(void **state) {
+    (void)state;
+    FOR_NCHWC_LEVELS(level, lanes)
+    for (int stride = 1; stride <= 2; stride++) {
+        Case c = case_of(lanes, square(3, 21, 9, 3, stride, 1, 1));
+        check_whole(&c, level, false);
+        check_whole(&c, level, true);
+        case_close(&c);
+    }
+}
+
 static void what_applies(void **state) {
     (void)state;
     ShoalNchwcConv conv = {.shape = {.channels = 8, .outputs = 8, .group = 8}};
@@ -329,7 +485,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(three_by_three), cmocka_unit_test(every_kind),
         cmocka_unit_test(any_shape),      cmocka_unit_test(wide_pads),
-        cmocka_unit_test(far_results),    cmocka_unit_test(what_applies),
+        cmocka_unit_test(far_results),    cmocka_unit_test(whole_convolution),
+        cmocka_unit_test(what_applies),
     };
     return cmocka_run_group_tests(tests, check_start, check_stop);
 }

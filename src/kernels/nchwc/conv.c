@@ -33,6 +33,8 @@ bool shoal_nchwc_conv_uses_winograd(const ShoalKernels *kernels, const ShoalNchw
 static size_t direct_bytes(const ShoalNchwc *engine, const ShoalNchwcConv *conv, unsigned threads) {
     size_t bytes = shoal_nchwc_max(shoal_nchwc_direct_fwd_bytes(engine, conv, threads),
                                    shoal_nchwc_direct_bwd_weights_bytes(engine, conv, threads));
+    if (shoal_nchwc_pointwise_bwd_applies(engine, conv))
+        bytes = shoal_nchwc_max(bytes, shoal_nchwc_pointwise_bwd_bytes(engine, conv, threads));
     if (!conv->plain_input)
         bytes = shoal_nchwc_max(bytes, shoal_nchwc_direct_bwd_data_bytes(engine, conv, threads));
     return bytes;
@@ -129,23 +131,4 @@ void shoal_nchwc_conv_bwd_weights(const ShoalCompute *compute, const ShoalNchwcC
     BiasGradient bias = {engine, &conv->shape, dy, db};
     shoal_pool_run(compute->pool, shoal_nchwc_parts_of((size_t)conv->shape.outputs, engine->lanes),
                    bias_block, &bias);
-}
-
-void shoal_nchwc_conv_bwd(const ShoalCompute *compute, const ShoalNchwcConv *conv,
-                          const ShoalNchwcInput *x, const ShoalNchwcOutGradient *dy, const float *w,
-                          float *dw, float *db, const ShoalNchwcGradient *dx) {
-    const ShoalConvShape *s = &conv->shape;
-    const ShoalNchwcDims dims = {s->batch, s->outputs, s->out_height, s->out_width};
-    /* A depthwise sweep makes dy as it goes; only the bias's gradient asks for all of it. */
-    if (!db && way_of(compute->kernels->nchwc, conv) == DEPTHWISE) {
-        shoal_nchwc_depthwise_bwd(compute, conv, x, dy, w, dw, dx);
-        return;
-    }
-    if (dy->a)
-        shoal_nchwc_affine(compute, &dims, dy->g, dy->z, dy->a, dy->b, dy->c0, dy->room);
-    const float *made = dy->a ? dy->room : dy->g;
-    if (dw)
-        shoal_nchwc_conv_bwd_weights(compute, conv, x, made, dw, db);
-    if (dx)
-        shoal_nchwc_conv_bwd_data(compute, conv, made, w, dx);
 }

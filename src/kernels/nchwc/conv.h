@@ -104,6 +104,36 @@ static inline size_t shoal_nchwc_panel_bytes(size_t lanes) {
     return lanes * ((size_t)32 << 10);
 }
 
+/* Packed weights of two vectors of outputs that stay in L1 while tiles of pixels pass. */
+static inline size_t shoal_nchwc_weight_bytes(size_t lanes) {
+    return lanes * ((size_t)3 << 9);
+}
+
+/* tile->a and c are at the first of `pixels` outputs of a row, or of several rows that are
+ * neighbours on both sides: runs over them; tile is used up. */
+void shoal_nchwc_run_pixels(const ShoalNchwcTileKernels *kernels, ShoalNchwcTile *tile,
+                            size_t pixels);
+/* tile->a and d are at the first of `count` rows of a weight gradient: runs over them. */
+void shoal_nchwc_run_rows(const ShoalNchwcTileKernels *kernels, const ShoalNchwcWtile *tile,
+                          size_t count);
+
+/* Sums for some rows of dw, for a vector of outputs: `slices` arrays, `apart` floats from each
+ * other, of `rows` rows, `row` floats from each other, that have a number for each output. The sums
+ * of all slices are added, in order, to dw, where the numbers of an output are neighbours and
+ * outputs lie `dw_step` apart. */
+typedef struct ShoalNchwcSums {
+    const float *sums;
+    size_t row, slices, apart, rows, outputs;
+    float *dw;
+    size_t dw_step;
+} ShoalNchwcSums;
+
+void shoal_nchwc_add_sums(const ShoalKernels *kernels, const ShoalNchwcSums *sums);
+
+/* Pixels of dy that a weight gradient's products run over at a time, at most unless a row has more:
+ * three vectors of dy and a block of x, which take 42 KiB with 16 lanes, are to stay in L1. */
+enum { SHOAL_NCHWC_PIECE_PIXELS = 168 };
+
 /* Work is cut in at least this many items where that costs little, whatever the number of threads,
  * so that eight threads have enough. */
 enum { SHOAL_NCHWC_ITEMS = 16 };
@@ -122,5 +152,14 @@ void shoal_nchwc_direct_bwd_data(const ShoalCompute *compute, const ShoalNchwcCo
                                  const float *dy, const float *w, const ShoalNchwcGradient *dx);
 void shoal_nchwc_direct_bwd_weights(const ShoalCompute *compute, const ShoalNchwcConv *conv,
                                     const ShoalNchwcInput *x, const float *dy, float *dw);
+
+/* Both at once, for kernels of one pixel where dw is small enough (conv_bwd_pointwise.c), with the
+ * arguments of shoal_nchwc_conv_bwd. */
+bool shoal_nchwc_pointwise_bwd_applies(const ShoalNchwc *engine, const ShoalNchwcConv *conv);
+size_t shoal_nchwc_pointwise_bwd_bytes(const ShoalNchwc *engine, const ShoalNchwcConv *conv,
+                                       unsigned threads);
+void shoal_nchwc_pointwise_bwd(const ShoalCompute *compute, const ShoalNchwcConv *conv,
+                               const ShoalNchwcInput *x, const ShoalNchwcOutGradient *dy,
+                               const float *w, float *dw, float *db, const ShoalNchwcGradient *dx);
 
 #endif

@@ -13,9 +13,6 @@
  * slice: it opens the input panel of every piece and adds its products to sums of its own. There
  * are several slices only where dw has few tiles; their sums are added in order at the end. */
 
-/* Pixels of a piece, at most unless a row has more: three vectors of dy and a block of x, which
- * take 42 KiB with 16 lanes, are to stay in L1. */
-enum { PIECE_PIXELS = 168 };
 /* Blocks of outputs of a tile: what the opening of a panel is shared by. */
 enum { TILE_OUTPUTS = 8, TILE_OUTPUTS_POINTWISE = 16 };
 /* Tasks wanted. */
@@ -46,13 +43,14 @@ typedef struct Plan {
 static void plan_pieces(Plan *p) {
     const size_t pixels = p->out_height * p->out_width;
     const size_t rows =
-        shoal_nchwc_min(shoal_nchwc_max(PIECE_PIXELS / p->out_width, 1), p->out_height);
+        shoal_nchwc_min(shoal_nchwc_max(SHOAL_NCHWC_PIECE_PIXELS / p->out_width, 1), p->out_height);
     p->row_parts = shoal_nchwc_parts_of(p->out_height, rows);
     p->rows = shoal_nchwc_parts_of(p->out_height, p->row_parts);
     p->row_parts = shoal_nchwc_parts_of(p->out_height, p->rows);
     p->images = 1;
     if (p->row_parts == 1)
-        p->images = shoal_nchwc_max(shoal_nchwc_min(PIECE_PIXELS / pixels, p->batch), 1);
+        p->images =
+            shoal_nchwc_max(shoal_nchwc_min(SHOAL_NCHWC_PIECE_PIXELS / pixels, p->batch), 1);
     p->pieces = p->row_parts * shoal_nchwc_parts_of(p->batch, p->images);
     p->segments = p->rows * p->images;
 }
@@ -178,19 +176,6 @@ static void piece_segments(const Plan *p, const Piece *piece, ShoalNchwcWtile *t
         }
 }
 
-/* The rows of one tap, or of a run of taps: `count` of them in tiles. */
-static void run_rows(const Plan *p, const ShoalNchwcWtile *tile, size_t count) {
-    const size_t parts = shoal_nchwc_parts_of(count, p->engine->tile->wrows);
-    for (size_t i = 0; i < parts; i++) {
-        size_t from = shoal_nchwc_part(count, parts, i);
-        ShoalNchwcWtile t = *tile;
-        t.rows = shoal_nchwc_part(count, parts, i + 1) - from;
-        t.a += from;
-        t.d += from * t.d_row;
-        p->engine->tile->wtile(&t);
-    }
-}
-
 /* All inputs and taps of the tile, for a few vectors of outputs. sums [ins * lanes][taps][outs]. */
 static void run_outputs(const Plan *p, const Tile *tile, ShoalNchwcWtile t, const float *panel,
                         float *sums) {
@@ -204,7 +189,7 @@ static void run_outputs(const Plan *p, const Tile *tile, ShoalNchwcWtile t, cons
                 t.a = panel + b * p->panel.block + h * p->panel.row + w * p->panel.col;
                 t.d = sums + (b * in_lanes * taps + u * p->taps_w + v) * row;
                 t.d_row = d_row;
-                run_rows(p, &t, p->run);
+                shoal_nchwc_run_rows(p->engine->tile, &t, p->run);
             }
 }
 
@@ -242,16 +227,31 @@ static void run_piece(const Run *r, const Tile *tile, const Piece *piece, unsign
 /* Rows of sums that are turned at a time. */
 enum { ADD_ROWS = 64 };
 
-/* Sums of all slices, `apart` floats from each other: `rows` rows of a vector. */
-static const float *add_slices(const Plan *p, const float *sums, size_t slices, size_t apart,
+/* Sums of all slices: `rows` rows, into `buffer` where there are several slices. */
+static const float *add_slices(const ShoalNchwc *engine, const ShoalNchwcSums *s, const float *sums,
                                size_t rows, float *buffer) {
-    const size_t lanes = p->engine->lanes, row = p->tile_out * lanes;
-    for (size_t i = 0; i < rows; i++, sums += row, buffer += lanes) {
+    const size_t lanes = engine->lanes;
+    if (s->slices == 1)
+        return sums;
+    for (size_t i = 0; i < rows; i++, sums += s->row, buffer += lanes) {
         memcpy(buffer, sums, lanes * sizeof *buffer);
-        for (size_t s = 1; s < slices; s++)
-            p->engine->strip->add(1, sums + s * apart, buffer);
+        for (size_t slice = 1; slice < s->slices; slice++)
+            engine->strip->add(1, sums + slice * s->apart, buffer);
     }
     return buffer - rows * lanes;
+}
+
+void shoal_nchwc_add_sums(const ShoalKernels *kernels, const ShoalNchwcSums *s) {
+    const size_t step = s->slices > 1 ? kernels->nchwc->lanes : s->row;
+    _Alignas(SHOAL_ALIGN) float sum[ADD_ROWS * SHOAL_NCHWC_LANES_MAX];
+    float turned[ADD_ROWS * SHOAL_NCHWC_LANES_MAX];
+    for (size_t i = 0; i < s->rows; i += ADD_ROWS) {
+        const size_t rows = shoal_nchwc_min(s->rows - i, ADD_ROWS);
+        const float *from = add_slices(kernels->nchwc, s, s->sums + i * s->row, rows, sum);
+        kernels->blocked->transpose(from, step, s->outputs, rows, turned, ADD_ROWS);
+        for (size_t o = 0; o < s->outputs; o++)
+            kernels->axpy(rows, 1, turned + o * ADD_ROWS, s->dw + o * s->dw_step + i);
+    }
 }
 
 /* Into the rows of dw of a vector of outputs. */
@@ -260,22 +260,17 @@ static void add_vector(const Run *r, const Tile *tile, size_t block, const float
     const Plan *p = r->p;
     const size_t lanes = p->engine->lanes, taps = p->taps_h * p->taps_w;
     const size_t first = tile->in * p->panel.lanes, out = (tile->out + block) * lanes;
-    const size_t count = shoal_nchwc_min(tile->ins * p->panel.lanes, p->in_channels - first) * taps;
-    const size_t outs = shoal_nchwc_min(lanes, p->out_channels - out), row = p->tile_out * lanes;
-    _Alignas(SHOAL_ALIGN) float sum[ADD_ROWS * SHOAL_NCHWC_LANES_MAX];
-    float turned[ADD_ROWS * SHOAL_NCHWC_LANES_MAX];
-    float *dw = r->dw + ((tile->group * p->out_channels + out) * p->in_channels + first) * taps;
-    sums += block * lanes;
-    for (size_t i = 0; i < count; i += ADD_ROWS) {
-        const size_t rows = shoal_nchwc_min(count - i, ADD_ROWS);
-        const float *from = sums + i * row;
-        if (slices > 1)
-            from = add_slices(p, from, slices, apart, rows, sum);
-        r->kernels->blocked->transpose(from, slices > 1 ? lanes : row, outs, rows, turned,
-                                       ADD_ROWS);
-        for (size_t o = 0; o < outs; o++)
-            r->kernels->axpy(rows, 1, turned + o * ADD_ROWS, dw + o * p->in_channels * taps + i);
-    }
+    const size_t channels = shoal_nchwc_min(tile->ins * p->panel.lanes, p->in_channels - first);
+    const ShoalNchwcSums s = {
+        .sums = sums + block * lanes,
+        .row = p->tile_out * lanes,
+        .slices = slices,
+        .apart = apart,
+        .rows = channels * taps,
+        .outputs = shoal_nchwc_min(lanes, p->out_channels - out),
+        .dw = r->dw + ((tile->group * p->out_channels + out) * p->in_channels + first) * taps,
+        .dw_step = p->in_channels * taps};
+    shoal_nchwc_add_sums(r->kernels, &s);
 }
 
 static void add_tile(const Run *r, const Tile *tile, const float *sums, size_t slices,

@@ -6,11 +6,6 @@
 #include "kernels/blocked/blocked.h"
 #include "kernels/table.h"
 
-/* Weights of a pair that stay in L1 while the tiles of an item pass. */
-static size_t weight_bytes(size_t lanes) {
-    return lanes * ((size_t)3 << 9);
-}
-
 /* --- The plan ----------------------------------------------------------------------------- */
 
 static ShoalNchwcAxis axis_of(const ShoalNchwcGather *g, bool vertical, size_t phase) {
@@ -384,19 +379,6 @@ static size_t out_at(const ShoalNchwcGather *g, size_t image, size_t block, size
     return ((image * blocks + block) * g->out_height + row) * g->out_width * g->engine->lanes;
 }
 
-/* `pixels` outputs of one row (or of several, when they are neighbours on both sides). */
-static void run_pixels(const ShoalNchwcTileKernels *kernels, ShoalNchwcTile *tile, size_t pixels) {
-    const size_t tiles = shoal_nchwc_parts_of(pixels, kernels->rows);
-    const float *a = tile->a;
-    float *c = tile->c;
-    for (size_t i = 0, at = 0; i < tiles; i++, at += tile->rows) {
-        tile->rows = shoal_nchwc_part(pixels, tiles, i + 1) - at;
-        tile->a = a + at * tile->a_row;
-        tile->c = c + at * tile->c_row;
-        kernels->tile(tile);
-    }
-}
-
 /* The item's outputs of a phase, for a piece of the sum. */
 static void run_piece(const Run *r, const Item *it, const Phase *p, ShoalNchwcTile tile,
                       size_t block) {
@@ -417,14 +399,14 @@ static void run_piece(const Run *r, const Item *it, const Phase *p, ShoalNchwcTi
             t.a = it->panel + image * panel->image + i * a_rows;
             t.c = r->out->y + out_at(g, it->image + image, block, it->row + first) + i * c_rows +
                   (size_t)p->w.first * g->engine->lanes;
-            run_pixels(g->engine->tile, &t, pixels);
+            shoal_nchwc_run_pixels(g->engine->tile, &t, pixels);
         }
 }
 
 static void run_phase(const Run *r, const Item *it, const Phase *p, const Pair *pair) {
     const ShoalNchwcGather *g = r->g;
     const size_t lanes = g->engine->lanes, row = g->length * pair->vectors * lanes;
-    const size_t most = shoal_nchwc_max(weight_bytes(lanes) / (row * sizeof(float)), 1);
+    const size_t most = shoal_nchwc_max(shoal_nchwc_weight_bytes(lanes) / (row * sizeof(float)), 1);
     const size_t pieces = shoal_nchwc_parts_of(p->segments, most);
     ShoalNchwcTile tile = {.vectors = pair->vectors,
                            .length = g->length,

@@ -340,6 +340,17 @@ static ShoalNchwcDepthwiseRow row_of(const Sweep *s, const Scratch *scratch) {
                                     .pixels = (size_t)s->rows_w};
 }
 
+/* Points row->next at the next row of the source, whose plane begins at `plane`, and of x, at `in`:
+ * the memory has the time of a row's arithmetic to bring them. */
+static void point_next(const Sweep *s, const Scratch *scratch, size_t plane, size_t in,
+                       ShoalNchwcDepthwiseRow *row) {
+    const size_t next = (size_t)least(scratch->next, s->source_h - 1);
+    const size_t at = plane + next * (size_t)s->source_w * s->lanes;
+    row->next[0] = s->source.x + at;
+    row->next[1] = s->dy->z ? s->dy->z + at : row->next[0];
+    row->next[2] = s->in->x + in;
+}
+
 /* --- The sweep ------------------------------------------------------------------------------ */
 
 /* A part of what is swept over: rows of one block of one image. */
@@ -403,6 +414,8 @@ static void sweep_band(const Sweep *s, Scratch *scratch, size_t unit, size_t ban
         row.y = s->y ? part.values + (size_t)part.rows * width : NULL;
         row.in = s->in ? input_row(s, scratch, to + (size_t)i * width, channel) : NULL;
         part.rows++;
+        if (s->in)
+            point_next(s, scratch, from, to + (size_t)least(i + 1, end - 1) * width, &row);
         if (s->spread)
             s->engine->depthwise->spread(&row);
         else

@@ -23,6 +23,8 @@ typedef struct ShoalNchwcDepthwiseRow {
     float *y;         /* NULL: not wanted */
     const float *in;  /* what meets the source in the gradient of the taps; NULL: none is wanted */
     float *const *dw; /* [rows], as w */
+    /* With y and in: rows that the next one will read, to ask the memory for meanwhile. */
+    const float *next[3];
 } ShoalNchwcDepthwiseRow;
 
 /* In a backward pass the source is dy, y is dx, and in is x: row of x and row of dx meet the same

@@ -244,6 +244,13 @@ static void spread_weights(const Row *r) {
 
 /* --- Both at once --------------------------------------------------------------------------- */
 
+/* Columns of the next rows, as many as one group has. */
+SHOAL_INLINE void ask(const float *const next[3], size_t column) {
+    SHOAL_UNROLL
+    for (size_t i = 0; i < 3 * GROUP; i++)
+        __builtin_prefetch(next[i / GROUP] + (column + i % GROUP) * LANES);
+}
+
 /* The nine taps' sums in registers; each of x is loaded once for both uses. */
 static void gather_three_both(const Row *r) {
     const Three three = three_of(r);
@@ -254,6 +261,8 @@ static void gather_three_both(const Row *r) {
     for (size_t t = 0; t < 9; t++)
         dw[t] = vector_load(r->dw[t / 3] + t % 3 * LANES);
     for (size_t j = 0; j < pixels; j++) {
+        if (j % GROUP == 0)
+            ask(r->next, j);
         const Vector d = vector_load(in + j * LANES);
         Vector sum = three.bias;
         SHOAL_UNROLL

@@ -37,7 +37,9 @@ typedef struct ShoalNchwcTile {
  *   D(i,v) += sum over s < segments, p < length, in this order, of
  *             a[a_at[s] + p * a_step + i] * b[b_at[s] + p * b_step + v * b_col + lane]
  *   D(i,v) = d[i * d_row + v * d_col + lane]
- * a_at, b_at NULL: s * a_segment, s * b_segment. */
+ * a_at, b_at NULL: s * a_segment, s * b_segment.
+ * ahead (NULL: nothing): what is wanted next from memory is brought into L2 meanwhile, a vector's
+ * worth of it for each pixel. */
 typedef struct ShoalNchwcWtile {
     size_t rows, vectors, segments, length;
     const float *a;
@@ -48,6 +50,7 @@ typedef struct ShoalNchwcWtile {
     size_t b_segment, b_step, b_col;
     float *d;
     size_t d_row, d_col;
+    const float *ahead;
 } ShoalNchwcWtile;
 
 /* What is done with a strip of a finished gradient: ShoalNchwcGradient's steps 2 and 3, with the

@@ -177,19 +177,27 @@ SHOAL_INLINE void wtile_step(const ShoalNchwcWtile *t, const float *a, const flo
     }
 }
 
-SHOAL_INLINE void wtile_segment(const ShoalNchwcWtile *t, const float *a, const float *b,
-                                const int rows, const int vectors,
-                                Vector sum[WTILE_ROWS][WTILE_VECTORS]) {
+/* Fetches into L2. */
+SHOAL_INLINE const float *wtile_ahead(const float *ahead, size_t step) {
+    __builtin_prefetch(ahead, 0, 2);
+    return ahead + step;
+}
+
+SHOAL_INLINE const float *wtile_segment(const ShoalNchwcWtile *t, const float *a, const float *b,
+                                        const float *ahead, size_t ahead_step, const int rows,
+                                        const int vectors, Vector sum[WTILE_ROWS][WTILE_VECTORS]) {
     size_t left = t->length;
     for (; left >= WTILE_STEPS; left -= WTILE_STEPS)
         SHOAL_UNROLL
     for (int q = 0; q < WTILE_STEPS; q++, a += t->a_step, b += t->b_step) {
         TILE_HIDE(a);
         TILE_HIDE(b);
+        ahead = wtile_ahead(ahead, ahead_step);
         wtile_step(t, a, b, rows, vectors, sum);
     }
     for (; left > 0; left--, a += t->a_step, b += t->b_step)
         wtile_step(t, a, b, rows, vectors, sum);
+    return ahead;
 }
 
 SHOAL_INLINE void wtile_body(const ShoalNchwcWtile *t, const int rows, const int vectors) {
@@ -199,9 +207,12 @@ SHOAL_INLINE void wtile_body(const ShoalNchwcWtile *t, const int rows, const int
         SHOAL_UNROLL
     for (int v = 0; v < vectors; v++)
         sum[i][v] = vector_load(t->d + (size_t)i * t->d_row + (size_t)v * t->d_col);
+    const float *ahead = t->ahead ? t->ahead : t->a;
+    const size_t ahead_step = t->ahead ? LANES : 0;
     for (size_t s = 0; s < t->segments; s++)
-        wtile_segment(t, t->a_at ? t->a + t->a_at[s] : t->a + s * t->a_segment,
-                      t->b_at ? t->b + t->b_at[s] : t->b + s * t->b_segment, rows, vectors, sum);
+        ahead = wtile_segment(t, t->a_at ? t->a + t->a_at[s] : t->a + s * t->a_segment,
+                              t->b_at ? t->b + t->b_at[s] : t->b + s * t->b_segment, ahead,
+                              ahead_step, rows, vectors, sum);
     SHOAL_UNROLL
     for (int i = 0; i < rows; i++)
         SHOAL_UNROLL
