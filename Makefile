@@ -39,7 +39,7 @@ test-release: build
 test-asan: test-release
 	@[ -f build-asan/build.ninja ] || cmake --preset asan
 	cmake --build --preset asan --parallel $(JOBS)
-	ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	SHOAL_TEST_BRIEF=1 ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1 \
 		ctest --preset asan --parallel $(JOBS)
 
 test-tsan: test-asan
@@ -48,11 +48,11 @@ test-tsan: test-asan
 	TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 \
 		$(FIXED_ADDRESSES) ctest --preset tsan --parallel $(JOBS) --tests-regex '$(THREADED)'
 
-# BENCH: flags of bench/run.py, such as BENCH="--nets resnet50 --rounds 5". CAFFE: a caffe binary.
 # On an ARM machine the tests above are these.
 test-arm64: test-tsan
 	@[ "$$(uname -m)" = aarch64 ] || scripts/test_arm64.sh $(JOBS)
 
+# BENCH: flags of bench/run.py, such as BENCH="--nets resnet50 --rounds 5". CAFFE: a caffe binary.
 bench: build
 	python3 bench/run.py $(BENCH)
 

@@ -29,6 +29,8 @@ import harness
 
 # Sets of flags that choose how a net is executed: every case is run under each.
 PLANS = (("--plan=plain",), ("--plan=fused",))
+# Under sanitizers each way through the code once: the numbers are those of the release build.
+BRIEF = bool(os.environ.get("SHOAL_TEST_BRIEF"))
 UNIT = 2.0**-24
 # Below these sizes an error is taken absolutely (as in tools/compare.py of the goldens).
 FLOORS = {"data": 1e-2, "diff": 1e-3, "state": 1e-5}

@@ -8,7 +8,7 @@ import struct
 import golden
 import harness
 
-WORKERS = (1, 2, 3, 4, 7)
+WORKERS = (3,) if golden.BRIEF else (1, 2, 3, 4, 7)
 SWITCHES_MAX = 4  # of a run; a few among some 10^7 choices are rounding
 
 
@@ -60,7 +60,7 @@ class Training:
             (level, threads)
             for level in self.levels()
             if level != "c" or plan == golden.PLANS[0]
-            for threads in ((3,) if self.slow and level == "c" else (1, 2, 3))
+            for threads in ((3,) if golden.BRIEF or (self.slow and level == "c") else (1, 2, 3))
         ]
 
     def test_one_process(self):
