@@ -12,7 +12,6 @@ second of forward + backward + update in float32, and the ratio of ours to each 
     caffe       `caffe time`, forward and backward only, where CAFFE names a binary; with a smaller
                 batch where memory is short
     caffe_skx   the same with OPENBLAS_CORETYPE=SkylakeX: OpenBLAS picks slow kernels on new CPUs
-                (PyTorch gets this variable always, where the CPU has AVX-512)
 
 With --batches it times our engine alone over several batch sizes; --kernels times single
 convolutions, beside oneDNN's where the build found it.
@@ -37,11 +36,6 @@ PROGRAMS = ("shoal", "torch", "torch_cl", "caffe", "caffe_skx")
 SHAPES = {"alexnet": (3, 227, 227), "lenet": (1, 28, 28)}
 BATCHES = {"lenet": 64}  # as its prototxt has it; the others 32
 CAFFE_IMAGE_MB = {"resnet50": 350, "resnet50_v1": 350, "mobilenet_v1": 140}  # as measured
-
-
-def has_avx512():
-    with open("/proc/cpuinfo") as f:
-        return " avx512dq" in f.read()
 
 
 class Failed(Exception):
@@ -109,8 +103,6 @@ class Bench:
                     "--threads=%d" % threads, "--iterations=%d" % iterations, "--json"], {}
         if program.startswith("torch"):
             layout = ["--channels-last"] if program == "torch_cl" else []
-            if has_avx512():  # its matrix products go through OpenBLAS too
-                env["OPENBLAS_CORETYPE"] = "SkylakeX"
             return [torch_python()[0], os.path.join(HERE, "torch_nets.py"), net, "--batch=%d" % batch,
                     "--threads=%d" % threads, "--seconds=%g" % self.arguments.seconds] + layout, env
         if program == "caffe_skx":
