@@ -67,6 +67,10 @@ static void block(ShoalNet *net, int layer, ShoalBlob *blob, bool wants) {
 
 /* ---- one layer ---- */
 
+static bool is_image(const ShoalBlob *blob) {
+    return blob->axes == 4 && blob->count > 0;
+}
+
 static void own_unit(ShoalNet *net, int number) {
     ShoalLayer *layer = &net->layers[number];
     for (int i = 0; i < layer->n_bottoms; i++)
@@ -87,7 +91,7 @@ static bool worth(const ShoalNet *net, int channels, int outputs) {
 static bool fuse_convolution(ShoalNet *net, int number) {
     ShoalLayer *layer = &net->layers[number];
     bool only_bias = !layer->params[0]->learns && layer->n_params > 1 && layer->params[1]->learns;
-    if (layer->n_bottoms != 1 || only_bias)
+    if (layer->n_bottoms != 1 || only_bias || !is_image(layer->bottoms[0]))
         return false;
     ShoalNchwcConv conv = {.shape = *shoal_convolution_shape(layer), .winograd = net->winograd};
     const ShoalConvShape *shape = &conv.shape;
@@ -116,7 +120,8 @@ static bool fuse_pooling(ShoalNet *net, int number) {
     bool max;
     const ShoalPoolShape *shape = shoal_pooling_shape(layer, &max);
     int channels = layer->bottoms[0]->shape[1];
-    if (layer->n_tops != 1 || (max && shape->kernel_h * shape->kernel_w > 255) ||
+    if (layer->n_tops != 1 || !is_image(layer->bottoms[0]) ||
+        (max && (int64_t)shape->kernel_h * shape->kernel_w > 255) ||
         (!value_of(net, layer->bottoms[0]) && !worth(net, channels, channels)))
         return false;
     block(net, number, layer->bottoms[0], layer->propagate[0]);
@@ -180,10 +185,6 @@ static ShoalValue *function_on(ShoalNet *net, int number, bool norm) {
     return value;
 }
 
-static bool is_4d(const ShoalBlob *blob) {
-    return blob->axes == 4;
-}
-
 static bool make_norm(const ShoalNet *net, ShoalValue *value) {
     if (value->norm)
         return true;
@@ -195,7 +196,7 @@ static bool make_norm(const ShoalNet *net, ShoalValue *value) {
 static bool fuse_batch_norm(ShoalNet *net, int number, bool *memory) {
     ShoalLayer *layer = &net->layers[number];
     const ShoalValue *bottom = value_of(net, layer->bottoms[0]);
-    if (!bottom || (bottom->norm && !bottom->shared) || !is_4d(layer->bottoms[0]))
+    if (!bottom || (bottom->norm && !bottom->shared) || !is_image(layer->bottoms[0]))
         return false;
     ShoalValue *value = function_on(net, number, true);
     if (!value)
@@ -216,7 +217,7 @@ static int param_axis(const ShoalLayer *layer) {
 /* A Scale with its own factors, one per channel. */
 static bool is_per_channel(const ShoalLayer *layer) {
     const ShoalBlob *bottom = layer->bottoms[0];
-    return layer->n_bottoms == 1 && is_4d(bottom) && layer->n_params > 0 &&
+    return layer->n_bottoms == 1 && is_image(bottom) && layer->n_params > 0 &&
            layer->params[0]->blob.axes == 1 && param_axis(layer) == 1;
 }
 
@@ -350,7 +351,7 @@ static bool is_cheap(const ShoalUnit *unit) {
     if (unit->kind != SHOAL_UNIT_CONV)
         return unit->kind == SHOAL_UNIT_SUM;
     return !unit->plain && s->group == 1 &&
-           2 * s->channels * s->kernel_h * s->kernel_w <= AGAIN_FLOPS_PER_BYTE * (int)sizeof(float);
+           2.0 * s->channels * s->kernel_h * s->kernel_w <= AGAIN_FLOPS_PER_BYTE * sizeof(float);
 }
 
 static void find_dropped(ShoalNet *net) {
