@@ -59,7 +59,7 @@ class Training:
         return [
             (level, threads)
             for level in self.levels()
-            if level != "c" or plan == golden.PLANS[0]
+            if level != "c" or (plan == golden.PLANS[0] and not (golden.BRIEF and self.slow))
             for threads in ((3,) if golden.BRIEF or (self.slow and level == "c") else (1, 2, 3))
         ]
 
