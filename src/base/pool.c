@@ -134,7 +134,8 @@ static void *member_main(void *argument) {
 
 static void begin_loop(ShoalPool *pool) {
     uint64_t number = (uint64_t)NUMBER(atomic_load(&pool->state)) + 1;
-    atomic_store(&pool->state, number << 32 | OPEN);
+    /* An exchange, where a store would do in C: qemu lets an ARM program's load pass a store. */
+    atomic_exchange(&pool->state, number << 32 | OPEN);
     if (!atomic_load(&pool->sleepers))
         return;
     pthread_mutex_lock(&pool->lock);
@@ -164,7 +165,7 @@ static void end_loop(ShoalPool *pool) {
     if (spin_until_empty(pool))
         return;
     pthread_mutex_lock(&pool->lock);
-    atomic_store(&pool->waiting, true);
+    atomic_exchange(&pool->waiting, true); /* as in begin_loop */
     while (!is_empty(pool))
         pthread_cond_wait(&pool->idle, &pool->lock);
     atomic_store(&pool->waiting, false);
