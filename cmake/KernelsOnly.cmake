@@ -24,6 +24,7 @@ foreach(source ${sources})
   string(REPLACE "test_" "kernels_" name ${stem})
   shoal_kernels_only_test(${name} ${source} kernels)
 endforeach()
+shoal_kernels_only_test(unit_base_pool tests/unit/base/test_pool.c base)
 shoal_kernels_only_test(unit_cpu_cpu tests/unit/cpu/test_cpu.c cpu)
 
 # qemu tells nothing of speed; a model of the cores does.
