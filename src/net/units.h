@@ -9,9 +9,10 @@
  * at once on channel-blocked ones (kernels/nchwc.h), or a change between the two. Blobs that only
  * fused layers touch never exist.
  *
- *   Convolution -> BatchNorm -> Scale -> ReLU    one unit: the convolution's raw output is kept;
- * the three functions are applied by whoever reads it Eltwise (SUM of two) -> ReLU one unit Split
- * nothing: readers read, gradients add up in place
+ * - Convolution, BatchNorm, Scale, ReLU are one unit: the convolution's raw output is kept; the
+ *   three functions are applied by whoever reads it.
+ * - Eltwise (the SUM of two) and ReLU are one unit.
+ * - Split is nothing: readers read, gradients add up in place.
  *
  * The tensors between such units are values: raw numbers and the function they are read through.
  * Backward, the readers of a value add into one gradient, last reader first; the last to do so also

@@ -5,6 +5,7 @@
 #include <stddef.h>
 
 #include "kernels/kernels.h"
+#include "kernels/parts.h"
 
 /* The blocked engine: GEMM and convolution for every instruction set, over the few routines of one
  * record per level. Nothing here uses intrinsics; the routines of the record do.
@@ -74,19 +75,5 @@ void shoal_conv_bwd_data_f32_blocked(const ShoalCompute *compute, const ShoalCon
                                      const float *dy, const float *w, float *dx);
 void shoal_conv_bwd_weights_f32_blocked(const ShoalCompute *compute, const ShoalConvShape *shape,
                                         const float *x, const float *dy, float *dw);
-
-/* The i-th of `parts` near-equal parts of [0, total): where it begins; parts >= 1, i <= parts. */
-static inline size_t shoal_part_begin(size_t total, size_t parts, size_t i) {
-    size_t base = total / parts, rest = total % parts;
-    return i * base + (i < rest ? i : rest);
-}
-
-static inline size_t shoal_div_up(size_t a, size_t b) {
-    return (a + b - 1) / b;
-}
-
-static inline size_t shoal_round_up(size_t a, size_t b) {
-    return shoal_div_up(a, b) * b;
-}
 
 #endif

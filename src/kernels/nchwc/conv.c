@@ -31,12 +31,12 @@ bool shoal_nchwc_conv_uses_winograd(const ShoalKernels *kernels, const ShoalNchw
 }
 
 static size_t direct_bytes(const ShoalNchwc *engine, const ShoalNchwcConv *conv, unsigned threads) {
-    size_t bytes = shoal_nchwc_max(shoal_nchwc_direct_fwd_bytes(engine, conv, threads),
-                                   shoal_nchwc_direct_bwd_weights_bytes(engine, conv, threads));
+    size_t bytes = shoal_size_max(shoal_nchwc_direct_fwd_bytes(engine, conv, threads),
+                                  shoal_nchwc_direct_bwd_weights_bytes(engine, conv, threads));
     if (shoal_nchwc_pointwise_bwd_applies(engine, conv))
-        bytes = shoal_nchwc_max(bytes, shoal_nchwc_pointwise_bwd_bytes(engine, conv, threads));
+        bytes = shoal_size_max(bytes, shoal_nchwc_pointwise_bwd_bytes(engine, conv, threads));
     if (!conv->plain_input)
-        bytes = shoal_nchwc_max(bytes, shoal_nchwc_direct_bwd_data_bytes(engine, conv, threads));
+        bytes = shoal_size_max(bytes, shoal_nchwc_direct_bwd_data_bytes(engine, conv, threads));
     return bytes;
 }
 
@@ -129,6 +129,6 @@ void shoal_nchwc_conv_bwd_weights(const ShoalCompute *compute, const ShoalNchwcC
     if (!db)
         return;
     BiasGradient bias = {engine, &conv->shape, dy, db};
-    shoal_pool_run(compute->pool, shoal_nchwc_parts_of((size_t)conv->shape.outputs, engine->lanes),
+    shoal_pool_run(compute->pool, shoal_div_up((size_t)conv->shape.outputs, engine->lanes),
                    bias_block, &bias);
 }

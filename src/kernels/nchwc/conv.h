@@ -80,24 +80,6 @@ static inline size_t shoal_nchwc_times(size_t a, size_t b) {
     return shoal_size_mul(a, b, &out) ? out : SIZE_MAX;
 }
 
-static inline size_t shoal_nchwc_min(size_t a, size_t b) {
-    return a < b ? a : b;
-}
-
-static inline size_t shoal_nchwc_max(size_t a, size_t b) {
-    return a > b ? a : b;
-}
-
-/* The i-th of `parts` near-equal parts of [0, total): where it begins. */
-static inline size_t shoal_nchwc_part(size_t total, size_t parts, size_t i) {
-    size_t base = total / parts, rest = total % parts;
-    return i * base + (i < rest ? i : rest);
-}
-
-static inline size_t shoal_nchwc_parts_of(size_t total, size_t most) {
-    return (total + most - 1) / most;
-}
-
 /* What an input panel may take of the cache that a core has for itself: 512 KiB for the vectors of
  * 16 lanes of desktop machines, less with the machines that have shorter ones. */
 static inline size_t shoal_nchwc_panel_bytes(size_t lanes) {

@@ -47,8 +47,8 @@ typedef struct Plan {
 } Plan;
 
 static size_t piece_pixels(size_t lanes, size_t channels) {
-    return shoal_nchwc_min(SHOAL_NCHWC_PIECE_PIXELS,
-                           piece_bytes(lanes) / (channels * sizeof(float)));
+    return shoal_size_min(SHOAL_NCHWC_PIECE_PIXELS,
+                          piece_bytes(lanes) / (channels * sizeof(float)));
 }
 
 bool shoal_nchwc_pointwise_bwd_applies(const ShoalNchwc *engine, const ShoalNchwcConv *conv) {
@@ -61,7 +61,7 @@ bool shoal_nchwc_pointwise_bwd_applies(const ShoalNchwc *engine, const ShoalNchw
     const size_t in = shoal_nchwc_padded(s->channels, (int)lanes);
     const size_t out = shoal_nchwc_padded(s->outputs, (int)lanes);
     return in * out * sizeof(float) <= weights_most(lanes) &&
-           piece_pixels(lanes, in + out) >= shoal_nchwc_max(FEWEST_PIXELS, (size_t)s->out_width);
+           piece_pixels(lanes, in + out) >= shoal_size_max(FEWEST_PIXELS, (size_t)s->out_width);
 }
 
 static void plan_pieces(Plan *p) {
@@ -69,14 +69,14 @@ static void plan_pieces(Plan *p) {
     const size_t height = (size_t)s->out_height, width = (size_t)s->out_width;
     const size_t lanes = p->engine->lanes;
     const size_t most = piece_pixels(lanes, (p->in_blocks + p->out_blocks) * lanes);
-    p->row_parts = shoal_nchwc_parts_of(height, shoal_nchwc_min(most / width, height));
-    p->rows = shoal_nchwc_parts_of(height, p->row_parts);
-    p->row_parts = shoal_nchwc_parts_of(height, p->rows);
+    p->row_parts = shoal_div_up(height, shoal_size_min(most / width, height));
+    p->rows = shoal_div_up(height, p->row_parts);
+    p->row_parts = shoal_div_up(height, p->rows);
     p->images = 1;
     if (p->row_parts == 1)
-        p->images = shoal_nchwc_min(most / (height * width), p->batch);
-    p->pieces = p->row_parts * shoal_nchwc_parts_of(p->batch, p->images);
-    p->slices = shoal_nchwc_min(SLICES, p->pieces);
+        p->images = shoal_size_min(most / (height * width), p->batch);
+    p->pieces = p->row_parts * shoal_div_up(p->batch, p->images);
+    p->slices = shoal_size_min(SLICES, p->pieces);
     p->parts = (ShoalNchwcParts){p->batch, (size_t)s->height * (size_t)s->width,
                                  p->rows * (size_t)s->stride_h * (size_t)s->width};
     p->out_parts = (ShoalNchwcParts){p->batch, height * width, p->rows * width};
@@ -113,8 +113,8 @@ static Plan plan_of(const ShoalNchwc *engine, const ShoalNchwcConv *conv, bool f
     Plan p = {.engine = engine, .shape = s, .batch = (size_t)s->batch};
     p.in_channels = (size_t)s->channels;
     p.out_channels = (size_t)s->outputs;
-    p.in_blocks = shoal_nchwc_parts_of(p.in_channels, lanes);
-    p.out_blocks = shoal_nchwc_parts_of(p.out_channels, lanes);
+    p.in_blocks = shoal_div_up(p.in_channels, lanes);
+    p.out_blocks = shoal_div_up(p.out_channels, lanes);
     plan_pieces(&p);
     plan_panels(&p, function, made);
     p.sums_floats = p.in_blocks * p.out_blocks * lanes * lanes;
@@ -160,8 +160,8 @@ typedef struct Piece {
 static Piece piece_of(const Plan *p, size_t index) {
     Piece piece = {.row = index % p->row_parts * p->rows,
                    .image = index / p->row_parts * p->images};
-    piece.rows = shoal_nchwc_min((size_t)p->shape->out_height - piece.row, p->rows);
-    piece.images = shoal_nchwc_min(p->batch - piece.image, p->images);
+    piece.rows = shoal_size_min((size_t)p->shape->out_height - piece.row, p->rows);
+    piece.images = shoal_size_min(p->batch - piece.image, p->images);
     return piece;
 }
 
@@ -171,8 +171,8 @@ static void pack_pair(void *context, size_t pair, unsigned thread) {
     const Run *r = context;
     const Plan *p = r->p;
     const size_t lanes = p->engine->lanes, first = 2 * pair * lanes;
-    const size_t row = shoal_nchwc_min(p->in_blocks - 2 * pair, 2) * lanes;
-    const size_t count = shoal_nchwc_min(p->in_channels - first, row);
+    const size_t row = shoal_size_min(p->in_blocks - 2 * pair, 2) * lanes;
+    const size_t count = shoal_size_min(p->in_channels - first, row);
     float *to = p->weights + first * p->out_blocks * lanes;
     (void)thread;
     for (size_t o = 0; o < p->out_channels; o++, to += row) {
@@ -240,8 +240,8 @@ static void multiply_dx(const Run *r, const Target *t, const float *dy, size_t o
     const ShoalConvShape *s = p->shape;
     const size_t lanes = p->engine->lanes, row = t->vectors * lanes;
     const size_t most =
-        shoal_nchwc_max(shoal_nchwc_weight_bytes(lanes) / (lanes * row * sizeof(float)), 1);
-    const size_t parts = shoal_nchwc_parts_of(p->out_blocks, most);
+        shoal_size_max(shoal_nchwc_weight_bytes(lanes) / (lanes * row * sizeof(float)), 1);
+    const size_t parts = shoal_div_up(p->out_blocks, most);
     const bool joined = s->stride_w == 1 && s->stride_h == 1;
     const size_t c_row = (size_t)s->stride_h * p->x.width * lanes;
     ShoalNchwcTile tile = {.vectors = t->vectors,
@@ -253,8 +253,8 @@ static void multiply_dx(const Run *r, const Target *t, const float *dy, size_t o
                            .accumulate = r->dx->accumulate};
     float *c = r->dx->g + dx_at(p, t, 2 * t->pair);
     for (size_t i = 0; i < parts; i++) {
-        const size_t from = shoal_nchwc_part(p->out_blocks, parts, i);
-        tile.segments = shoal_nchwc_part(p->out_blocks, parts, i + 1) - from;
+        const size_t from = shoal_part_begin(p->out_blocks, parts, i);
+        tile.segments = shoal_part_begin(p->out_blocks, parts, i + 1) - from;
         tile.b = p->weights + (2 * t->pair * p->out_blocks * lanes + from * row) * lanes;
         for (size_t h = 0; h < (joined ? 1 : out_rows); h++) {
             tile.a = dy + from * p->dy.block + h * p->dy.row;
@@ -297,9 +297,9 @@ static void run_dx(const Run *r, const Piece *piece, const float *dy) {
     const Plan *p = r->p;
     const size_t stride = (size_t)p->shape->stride_h, height = (size_t)p->shape->height;
     Target t = {.row = piece->row * stride};
-    t.rows = shoal_nchwc_min(height - t.row, piece->rows * stride);
+    t.rows = shoal_size_min(height - t.row, piece->rows * stride);
     for (t.pair = 0; 2 * t.pair < p->in_blocks; t.pair++) {
-        t.vectors = shoal_nchwc_min(p->in_blocks - 2 * t.pair, 2);
+        t.vectors = shoal_size_min(p->in_blocks - 2 * t.pair, 2);
         for (size_t i = 0; i < piece->images; i++) {
             t.image = piece->image + i;
             run_target(r, &t, dy + i * p->dy.image, piece->rows);
@@ -398,16 +398,16 @@ static void run_dw(const Run *r, const Piece *piece, Ahead *ahead, const float *
                          .b_col = p->dy.block,
                          .d_row = row,
                          .d_col = lanes};
-    const size_t packs = shoal_nchwc_parts_of(p->out_blocks, p->engine->tile->wvectors);
+    const size_t packs = shoal_div_up(p->out_blocks, p->engine->tile->wvectors);
     for (size_t i = 0; i < packs; i++) {
-        const size_t from = shoal_nchwc_part(p->out_blocks, packs, i);
-        t.vectors = shoal_nchwc_part(p->out_blocks, packs, i + 1) - from;
+        const size_t from = shoal_part_begin(p->out_blocks, packs, i);
+        t.vectors = shoal_part_begin(p->out_blocks, packs, i + 1) - from;
         t.b = dy + from * p->dy.block;
         for (size_t b = 0; b < p->in_blocks; b++) {
             t.a = x + b * p->x.block;
             t.d = sums + b * lanes * row + from * lanes;
             for (size_t l = 0; l < lanes; l += p->engine->tile->wrows) {
-                t.rows = shoal_nchwc_min(p->engine->tile->wrows, lanes - l);
+                t.rows = shoal_size_min(p->engine->tile->wrows, lanes - l);
                 t.ahead = ahead_next(ahead, t.segments * t.length, lanes);
                 p->engine->tile->wtile(&t);
                 t.a += t.rows;
@@ -427,7 +427,7 @@ static void add_dw(void *context, size_t block, unsigned thread) {
                                  .slices = p->slices,
                                  .apart = p->sums_floats,
                                  .rows = p->in_channels,
-                                 .outputs = shoal_nchwc_min(lanes, p->out_channels - block * lanes),
+                                 .outputs = shoal_size_min(lanes, p->out_channels - block * lanes),
                                  .dw = r->dw + block * lanes * p->in_channels,
                                  .dw_step = p->in_channels};
     (void)thread;
@@ -442,8 +442,8 @@ static void run_slice(void *context, size_t slice, unsigned thread) {
     float *sums = p->sums + slice * p->sums_floats;
     if (r->dw)
         memset(sums, 0, p->sums_floats * sizeof *sums);
-    const size_t end = shoal_nchwc_part(p->pieces, p->slices, slice + 1);
-    for (size_t i = shoal_nchwc_part(p->pieces, p->slices, slice); i < end; i++) {
+    const size_t end = shoal_part_begin(p->pieces, p->slices, slice + 1);
+    for (size_t i = shoal_part_begin(p->pieces, p->slices, slice); i < end; i++) {
         const Piece piece = piece_of(p, i);
         const float *dy = open_dy(r, &piece, p->dys + thread * p->dy_floats);
         if (r->db)
@@ -475,7 +475,7 @@ void shoal_nchwc_pointwise_bwd(const ShoalCompute *compute, const ShoalNchwcConv
                               shoal_pool_threads(compute->pool), compute->workspace, &bytes);
     Run run = {&plan, compute->kernels, x, dy, w, dw, dw ? db : NULL, dx};
     if (dx)
-        shoal_pool_run(compute->pool, shoal_nchwc_parts_of(plan.in_blocks, 2), pack_pair, &run);
+        shoal_pool_run(compute->pool, shoal_div_up(plan.in_blocks, 2), pack_pair, &run);
     shoal_pool_run(compute->pool, plan.slices, run_slice, &run);
     if (dw)
         shoal_pool_run(compute->pool, plan.out_blocks, add_dw, &run);

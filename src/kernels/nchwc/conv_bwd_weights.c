@@ -43,31 +43,29 @@ typedef struct Plan {
 static void plan_pieces(Plan *p) {
     const size_t pixels = p->out_height * p->out_width;
     const size_t rows =
-        shoal_nchwc_min(shoal_nchwc_max(SHOAL_NCHWC_PIECE_PIXELS / p->out_width, 1), p->out_height);
-    p->row_parts = shoal_nchwc_parts_of(p->out_height, rows);
-    p->rows = shoal_nchwc_parts_of(p->out_height, p->row_parts);
-    p->row_parts = shoal_nchwc_parts_of(p->out_height, p->rows);
+        shoal_size_min(shoal_size_max(SHOAL_NCHWC_PIECE_PIXELS / p->out_width, 1), p->out_height);
+    p->row_parts = shoal_div_up(p->out_height, rows);
+    p->rows = shoal_div_up(p->out_height, p->row_parts);
+    p->row_parts = shoal_div_up(p->out_height, p->rows);
     p->images = 1;
     if (p->row_parts == 1)
-        p->images =
-            shoal_nchwc_max(shoal_nchwc_min(SHOAL_NCHWC_PIECE_PIXELS / pixels, p->batch), 1);
-    p->pieces = p->row_parts * shoal_nchwc_parts_of(p->batch, p->images);
+        p->images = shoal_size_max(shoal_size_min(SHOAL_NCHWC_PIECE_PIXELS / pixels, p->batch), 1);
+    p->pieces = p->row_parts * shoal_div_up(p->batch, p->images);
     p->segments = p->rows * p->images;
 }
 
 static void plan_tiles(Plan *p) {
     const size_t lanes = p->engine->lanes, taps = p->taps_h * p->taps_w;
     const size_t outputs = taps == 1 ? TILE_OUTPUTS_POINTWISE : TILE_OUTPUTS;
-    p->out_tiles = shoal_nchwc_parts_of(p->out_blocks, outputs);
-    p->tile_out = shoal_nchwc_parts_of(p->out_blocks, p->out_tiles);
+    p->out_tiles = shoal_div_up(p->out_blocks, outputs);
+    p->tile_out = shoal_div_up(p->out_blocks, p->out_tiles);
     size_t per_block = p->tile_out * taps * p->panel.lanes * lanes * sizeof(float);
-    p->in_tiles =
-        shoal_nchwc_parts_of(p->in_blocks, shoal_nchwc_max(tile_bytes(lanes) / per_block, 1));
-    p->tile_in = shoal_nchwc_parts_of(p->in_blocks, p->in_tiles);
-    p->in_tiles = shoal_nchwc_parts_of(p->in_blocks, p->tile_in);
-    p->out_tiles = shoal_nchwc_parts_of(p->out_blocks, p->tile_out);
+    p->in_tiles = shoal_div_up(p->in_blocks, shoal_size_max(tile_bytes(lanes) / per_block, 1));
+    p->tile_in = shoal_div_up(p->in_blocks, p->in_tiles);
+    p->in_tiles = shoal_div_up(p->in_blocks, p->tile_in);
+    p->out_tiles = shoal_div_up(p->out_blocks, p->tile_out);
     p->tiles = p->groups * p->in_tiles * p->out_tiles;
-    p->slices = shoal_nchwc_min(shoal_nchwc_parts_of(TASKS, p->tiles), p->pieces);
+    p->slices = shoal_size_min(shoal_div_up(TASKS, p->tiles), p->pieces);
     p->tile_floats = p->tile_in * p->panel.lanes * taps * p->tile_out * lanes;
 }
 
@@ -83,8 +81,8 @@ static Plan plan_of(const ShoalNchwc *engine, const ShoalNchwcConv *conv, bool f
     p.out_channels = (size_t)s->outputs / p.groups;
     p.panel.engine = engine;
     p.panel.lanes = conv->plain_input ? 1 : engine->lanes;
-    p.in_blocks = shoal_nchwc_parts_of(p.in_channels, p.panel.lanes);
-    p.out_blocks = shoal_nchwc_parts_of(p.out_channels, engine->lanes);
+    p.in_blocks = shoal_div_up(p.in_channels, p.panel.lanes);
+    p.out_blocks = shoal_div_up(p.out_channels, engine->lanes);
     p.taps_h = (size_t)s->kernel_h;
     p.taps_w = (size_t)s->kernel_w;
     const bool joined = conv->plain_input && s->dilation_w == 1;
@@ -135,8 +133,8 @@ static Tile tile_of(const Plan *p, size_t index) {
     index /= p->out_tiles;
     t.in = index % p->in_tiles * p->tile_in;
     t.group = index / p->in_tiles;
-    t.outs = shoal_nchwc_min(p->out_blocks - t.out, p->tile_out);
-    t.ins = shoal_nchwc_min(p->in_blocks - t.in, p->tile_in);
+    t.outs = shoal_size_min(p->out_blocks - t.out, p->tile_out);
+    t.ins = shoal_size_min(p->in_blocks - t.in, p->tile_in);
     return t;
 }
 
@@ -147,8 +145,8 @@ typedef struct Piece {
 static Piece piece_of(const Plan *p, size_t index) {
     Piece piece = {.row = index % p->row_parts * p->rows,
                    .image = index / p->row_parts * p->images};
-    piece.rows = shoal_nchwc_min(p->out_height - piece.row, p->rows);
-    piece.images = shoal_nchwc_min(p->batch - piece.image, p->images);
+    piece.rows = shoal_size_min(p->out_height - piece.row, p->rows);
+    piece.images = shoal_size_min(p->batch - piece.image, p->images);
     return piece;
 }
 
@@ -213,10 +211,10 @@ static void run_piece(const Run *r, const Tile *tile, const Piece *piece, unsign
          piece->row) *
             p->out_width * lanes;
     t.d_col = lanes;
-    const size_t packs = shoal_nchwc_parts_of(tile->outs, p->engine->tile->wvectors);
+    const size_t packs = shoal_div_up(tile->outs, p->engine->tile->wvectors);
     for (size_t i = 0; i < packs; i++) {
-        size_t from = shoal_nchwc_part(tile->outs, packs, i);
-        t.vectors = shoal_nchwc_part(tile->outs, packs, i + 1) - from;
+        size_t from = shoal_part_begin(tile->outs, packs, i);
+        t.vectors = shoal_part_begin(tile->outs, packs, i + 1) - from;
         t.b = dy + from * t.b_col;
         run_outputs(p, tile, t, panel, sums + from * lanes);
     }
@@ -246,7 +244,7 @@ void shoal_nchwc_add_sums(const ShoalKernels *kernels, const ShoalNchwcSums *s) 
     _Alignas(SHOAL_ALIGN) float sum[ADD_ROWS * SHOAL_NCHWC_LANES_MAX];
     float turned[ADD_ROWS * SHOAL_NCHWC_LANES_MAX];
     for (size_t i = 0; i < s->rows; i += ADD_ROWS) {
-        const size_t rows = shoal_nchwc_min(s->rows - i, ADD_ROWS);
+        const size_t rows = shoal_size_min(s->rows - i, ADD_ROWS);
         const float *from = add_slices(kernels->nchwc, s, s->sums + i * s->row, rows, sum);
         kernels->blocked->transpose(from, step, s->outputs, rows, turned, ADD_ROWS);
         for (size_t o = 0; o < s->outputs; o++)
@@ -260,14 +258,14 @@ static void add_vector(const Run *r, const Tile *tile, size_t block, const float
     const Plan *p = r->p;
     const size_t lanes = p->engine->lanes, taps = p->taps_h * p->taps_w;
     const size_t first = tile->in * p->panel.lanes, out = (tile->out + block) * lanes;
-    const size_t channels = shoal_nchwc_min(tile->ins * p->panel.lanes, p->in_channels - first);
+    const size_t channels = shoal_size_min(tile->ins * p->panel.lanes, p->in_channels - first);
     const ShoalNchwcSums s = {
         .sums = sums + block * lanes,
         .row = p->tile_out * lanes,
         .slices = slices,
         .apart = apart,
         .rows = channels * taps,
-        .outputs = shoal_nchwc_min(lanes, p->out_channels - out),
+        .outputs = shoal_size_min(lanes, p->out_channels - out),
         .dw = r->dw + ((tile->group * p->out_channels + out) * p->in_channels + first) * taps,
         .dw_step = p->in_channels * taps};
     shoal_nchwc_add_sums(r->kernels, &s);
@@ -286,8 +284,8 @@ static void run_task(void *context, size_t index, unsigned thread) {
     const Tile tile = tile_of(p, index % p->tiles);
     float *sums = p->sums + (p->slices > 1 ? index : thread) * p->tile_floats;
     memset(sums, 0, p->tile_floats * sizeof *sums);
-    const size_t end = shoal_nchwc_part(p->pieces, p->slices, slice + 1);
-    for (size_t i = shoal_nchwc_part(p->pieces, p->slices, slice); i < end; i++) {
+    const size_t end = shoal_part_begin(p->pieces, p->slices, slice + 1);
+    for (size_t i = shoal_part_begin(p->pieces, p->slices, slice); i < end; i++) {
         Piece piece = piece_of(p, i);
         run_piece(r, &tile, &piece, thread, sums);
     }

@@ -53,9 +53,9 @@ static size_t panel_bytes_for(const ShoalNchwcGather *g, size_t rows) {
 /* Rows of a sum over pixels, and with them of items. */
 static size_t strip_rows(const ShoalNchwcGather *g) {
     size_t pixels = g->out_height * g->out_width;
-    size_t strips = shoal_nchwc_parts_of(pixels, SHOAL_NCHWC_PART_PIXELS);
-    size_t rows = shoal_nchwc_parts_of(g->out_height, shoal_nchwc_min(strips, g->out_height));
-    return shoal_nchwc_parts_of(rows, g->phases_h) * g->phases_h;
+    size_t strips = shoal_div_up(pixels, SHOAL_NCHWC_PART_PIXELS);
+    size_t rows = shoal_div_up(g->out_height, shoal_size_min(strips, g->out_height));
+    return shoal_div_up(rows, g->phases_h) * g->phases_h;
 }
 
 static size_t panels_of(const ShoalNchwcGather *g) {
@@ -66,28 +66,28 @@ static void plan_items(ShoalNchwcGather *g) {
     const size_t budget = shoal_nchwc_panel_bytes(g->engine->lanes), strip = strip_rows(g);
     const size_t pixels = g->out_height * g->out_width;
     const size_t enough = 14 * g->engine->lanes; /* pixels that pay for passing all weights */
-    size_t strips = shoal_nchwc_parts_of(g->out_height, strip);
+    size_t strips = shoal_div_up(g->out_height, strip);
     g->parts = (ShoalNchwcParts){g->batch, pixels, strip * g->out_width};
     size_t most = strips;
     while (most > 1 && panel_bytes_for(g, most * strip) > budget)
         most--;
-    while (most > 1 && g->batch * shoal_nchwc_parts_of(strips, most) < SHOAL_NCHWC_ITEMS)
+    while (most > 1 && g->batch * shoal_div_up(strips, most) < SHOAL_NCHWC_ITEMS)
         most--;
     g->rows = most * strip;
-    g->row_parts = shoal_nchwc_parts_of(strips, most);
+    g->row_parts = shoal_div_up(strips, most);
     g->images = 1;
     if (g->row_parts == 1) {
-        size_t fit = budget / shoal_nchwc_max(panel_bytes_for(g, g->out_height), 1);
-        g->images = shoal_nchwc_max(shoal_nchwc_min(fit, shoal_nchwc_parts_of(enough, pixels)), 1);
-        g->images = shoal_nchwc_min(g->images, g->batch);
+        size_t fit = budget / shoal_size_max(panel_bytes_for(g, g->out_height), 1);
+        g->images = shoal_size_max(shoal_size_min(fit, shoal_div_up(enough, pixels)), 1);
+        g->images = shoal_size_min(g->images, g->batch);
     }
-    g->image_parts = shoal_nchwc_parts_of(g->batch, g->images);
-    const size_t pairs = shoal_nchwc_parts_of(g->out_blocks, 2);
+    g->image_parts = shoal_div_up(g->batch, g->images);
+    const size_t pairs = shoal_div_up(g->out_blocks, 2);
     const size_t items = panels_of(g);
-    g->pair_parts = shoal_nchwc_min(shoal_nchwc_parts_of(SHOAL_NCHWC_ITEMS, items), pairs);
-    g->pairs = shoal_nchwc_parts_of(pairs, g->pair_parts);
-    g->pair_parts = shoal_nchwc_parts_of(pairs, g->pairs);
-    g->panel_rows = panel_rows_for(g, shoal_nchwc_min(g->rows, g->out_height));
+    g->pair_parts = shoal_size_min(shoal_div_up(SHOAL_NCHWC_ITEMS, items), pairs);
+    g->pairs = shoal_div_up(pairs, g->pair_parts);
+    g->pair_parts = shoal_div_up(pairs, g->pairs);
+    g->panel_rows = panel_rows_for(g, shoal_size_min(g->rows, g->out_height));
     shoal_nchwc_panel_layout(&g->panel, g->images, g->panel_rows);
 }
 
@@ -106,8 +106,8 @@ ShoalNchwcGather shoal_nchwc_gather(const ShoalNchwc *engine, const ShoalNchwcCo
     g.batch = (size_t)s->batch;
     g.in_channels = (size_t)(backward ? s->outputs : s->channels) / g.groups;
     g.out_channels = (size_t)(backward ? s->channels : s->outputs) / g.groups;
-    g.in_blocks = conv->plain_input ? g.in_channels : shoal_nchwc_parts_of(g.in_channels, lanes);
-    g.out_blocks = shoal_nchwc_parts_of(g.out_channels, lanes);
+    g.in_blocks = conv->plain_input ? g.in_channels : shoal_div_up(g.in_channels, lanes);
+    g.out_blocks = shoal_div_up(g.out_channels, lanes);
     g.out_height = (size_t)(backward ? s->height : s->out_height);
     g.out_width = (size_t)(backward ? s->width : s->out_width);
     g.phases_h = backward ? (size_t)s->stride_h : 1;
@@ -125,7 +125,7 @@ ShoalNchwcGather shoal_nchwc_gather(const ShoalNchwc *engine, const ShoalNchwcCo
     g.pack_late = g.image_parts * g.row_parts == 1;
     g.weights = shoal_nchwc_take(
         &space, pair_floats(&g),
-        (g.pack_late ? threads : g.groups * shoal_nchwc_parts_of(g.out_blocks, 2)) * sizeof(float));
+        (g.pack_late ? threads : g.groups * shoal_div_up(g.out_blocks, 2)) * sizeof(float));
     g.init = shoal_nchwc_take(&space, blocks, vector);
     g.partials = shoal_nchwc_take(
         &space, shoal_nchwc_partials_bytes(&g.parts, blocks, lanes, 1 + SHOAL_NCHWC_TERMS), 1);
@@ -262,7 +262,7 @@ static void pack_squares(const Packing *k, const Matrix *m, const Packed *packed
             k->blocked->transpose(from, m->out_step, m->taps, packed->outs,
                                   packed->to + row * packed->step, lanes * packed->step);
         else if (!g->backward)
-            k->blocked->transpose(from, m->out_step, shoal_nchwc_min(lanes, g->in_channels - in),
+            k->blocked->transpose(from, m->out_step, shoal_size_min(lanes, g->in_channels - in),
                                   packed->outs, packed->to + row * packed->step, packed->step);
         else
             for (size_t i = in; i < in + lanes && i < g->in_channels; i++)
@@ -271,14 +271,14 @@ static void pack_squares(const Packing *k, const Matrix *m, const Packed *packed
 }
 
 static float *weights_of(const ShoalNchwcGather *g, size_t group, size_t pair) {
-    return g->weights + (group * shoal_nchwc_parts_of(g->out_blocks, 2) + pair) * pair_floats(g);
+    return g->weights + (group * shoal_div_up(g->out_blocks, 2) + pair) * pair_floats(g);
 }
 
 /* A vector of outputs, `step` floats from row to row. */
 static void pack_block(const Packing *k, size_t group, size_t block, float *to, size_t step) {
     const ShoalNchwcGather *g = k->g;
     const size_t lanes = g->engine->lanes, from = block * lanes;
-    const Packed packed = {to, step, shoal_nchwc_min(g->out_channels - from, lanes)};
+    const Packed packed = {to, step, shoal_size_min(g->out_channels - from, lanes)};
     Matrix matrix = matrix_of(g, k->w, group);
     matrix.w += from * matrix.out_step;
     if (packed.outs < lanes || g->in_channels % g->panel.lanes != 0)
@@ -302,14 +302,14 @@ static void pack_block(const Packing *k, size_t group, size_t block, float *to, 
 
 static void pack_pair(const Packing *k, size_t group, size_t pair, float *to) {
     const ShoalNchwcGather *g = k->g;
-    const size_t lanes = g->engine->lanes, vectors = shoal_nchwc_min(g->out_blocks - 2 * pair, 2);
+    const size_t lanes = g->engine->lanes, vectors = shoal_size_min(g->out_blocks - 2 * pair, 2);
     for (size_t v = 0; v < vectors; v++)
         pack_block(k, group, 2 * pair + v, to + v * lanes, vectors * lanes);
 }
 
 static void pack_task(void *context, size_t index, unsigned thread) {
     const Packing *k = context;
-    const size_t pairs = shoal_nchwc_parts_of(k->g->out_blocks, 2);
+    const size_t pairs = shoal_div_up(k->g->out_blocks, 2);
     const size_t group = index / pairs, pair = index % pairs;
     (void)thread;
     pack_pair(k, group, pair, weights_of(k->g, group, pair));
@@ -361,16 +361,16 @@ typedef struct Pair {
 } Pair;
 
 static Item item_of(const ShoalNchwcGather *g, size_t index) {
-    const size_t pairs = shoal_nchwc_parts_of(g->out_blocks, 2);
+    const size_t pairs = shoal_div_up(g->out_blocks, 2);
     Item it = {.pair = index % g->pair_parts * g->pairs};
-    it.pairs = shoal_nchwc_min(pairs - it.pair, g->pairs);
+    it.pairs = shoal_size_min(pairs - it.pair, g->pairs);
     index /= g->pair_parts;
     it.group = index % g->groups;
     index /= g->groups;
     it.row = index % g->row_parts * g->rows;
-    it.rows = shoal_nchwc_min(g->out_height - it.row, g->rows);
+    it.rows = shoal_size_min(g->out_height - it.row, g->rows);
     it.image = index / g->row_parts * g->images;
-    it.images = shoal_nchwc_min(g->batch - it.image, g->images);
+    it.images = shoal_size_min(g->batch - it.image, g->images);
     return it;
 }
 
@@ -406,8 +406,8 @@ static void run_piece(const Run *r, const Item *it, const Phase *p, ShoalNchwcTi
 static void run_phase(const Run *r, const Item *it, const Phase *p, const Pair *pair) {
     const ShoalNchwcGather *g = r->g;
     const size_t lanes = g->engine->lanes, row = g->length * pair->vectors * lanes;
-    const size_t most = shoal_nchwc_max(shoal_nchwc_weight_bytes(lanes) / (row * sizeof(float)), 1);
-    const size_t pieces = shoal_nchwc_parts_of(p->segments, most);
+    const size_t most = shoal_size_max(shoal_nchwc_weight_bytes(lanes) / (row * sizeof(float)), 1);
+    const size_t pieces = shoal_div_up(p->segments, most);
     ShoalNchwcTile tile = {.vectors = pair->vectors,
                            .length = g->length,
                            .a_row = (size_t)(p->w.in_step / g->panel.w.skip) * g->panel.col,
@@ -416,8 +416,8 @@ static void run_phase(const Run *r, const Item *it, const Phase *p, const Pair *
                            .init = r->out->bias ? g->init + pair->block * lanes : NULL,
                            .accumulate = r->out->grad && r->out->grad->accumulate};
     for (size_t i = 0; i < pieces; i++) {
-        size_t from = shoal_nchwc_part(p->segments, pieces, i);
-        tile.segments = shoal_nchwc_part(p->segments, pieces, i + 1) - from;
+        size_t from = shoal_part_begin(p->segments, pieces, i);
+        tile.segments = shoal_part_begin(p->segments, pieces, i + 1) - from;
         tile.offsets = g->offsets + p->first + from;
         tile.b = pair->weights + (p->first + from) * row;
         run_piece(r, it, p, tile, pair->block);
@@ -451,7 +451,7 @@ static void run_epilogue(const Run *r, const Item *it, const Pair *pair) {
         for (size_t v = 0; v < pair->vectors; v++)
             for (size_t row = 0; row < it->rows; row += strip)
                 run_part(r, it->image + image, pair->block + v, it->row + row,
-                         shoal_nchwc_min(it->rows - row, strip));
+                         shoal_size_min(it->rows - row, strip));
 }
 
 /* Zeros where no tap comes from. */
@@ -519,7 +519,7 @@ static void run_item(void *context, size_t index, unsigned thread) {
         if (g->pack_late)
             pack_pair(r->packing, it.group, i, weights);
         Pair pair = {.block = it.group * g->out_blocks + 2 * i,
-                     .vectors = shoal_nchwc_min(g->out_blocks - 2 * i, 2),
+                     .vectors = shoal_size_min(g->out_blocks - 2 * i, 2),
                      .weights = weights};
         run_pair(r, &it, &pair);
     }
@@ -539,7 +539,7 @@ void shoal_nchwc_gather_run(const ShoalCompute *compute, ShoalNchwcGather *g,
     if (out->bias)
         fill_init(g, out->bias);
     if (!g->pack_late)
-        shoal_pool_run(compute->pool, g->groups * shoal_nchwc_parts_of(g->out_blocks, 2), pack_task,
+        shoal_pool_run(compute->pool, g->groups * shoal_div_up(g->out_blocks, 2), pack_task,
                        &packing);
     Run run = {.g = g, .packing = &packing, .x = x, .out = out};
     run.sums = out->grad    ? shoal_nchwc_sums_rows(out->grad)

@@ -152,11 +152,11 @@ const float *shoal_nchwc_panel_open(const ShoalNchwcPanel *p, const ShoalNchwcIn
 
 void shoal_nchwc_run_pixels(const ShoalNchwcTileKernels *kernels, ShoalNchwcTile *tile,
                             size_t pixels) {
-    const size_t tiles = shoal_nchwc_parts_of(pixels, kernels->rows);
+    const size_t tiles = shoal_div_up(pixels, kernels->rows);
     const float *a = tile->a;
     float *c = tile->c;
     for (size_t i = 0, at = 0; i < tiles; i++, at += tile->rows) {
-        tile->rows = shoal_nchwc_part(pixels, tiles, i + 1) - at;
+        tile->rows = shoal_part_begin(pixels, tiles, i + 1) - at;
         tile->a = a + at * tile->a_row;
         tile->c = c + at * tile->c_row;
         kernels->tile(tile);
@@ -165,11 +165,11 @@ void shoal_nchwc_run_pixels(const ShoalNchwcTileKernels *kernels, ShoalNchwcTile
 
 void shoal_nchwc_run_rows(const ShoalNchwcTileKernels *kernels, const ShoalNchwcWtile *tile,
                           size_t count) {
-    const size_t parts = shoal_nchwc_parts_of(count, kernels->wrows);
+    const size_t parts = shoal_div_up(count, kernels->wrows);
     for (size_t i = 0; i < parts; i++) {
-        size_t from = shoal_nchwc_part(count, parts, i);
+        size_t from = shoal_part_begin(count, parts, i);
         ShoalNchwcWtile t = *tile;
-        t.rows = shoal_nchwc_part(count, parts, i + 1) - from;
+        t.rows = shoal_part_begin(count, parts, i + 1) - from;
         t.a += from;
         t.d += from * t.d_row;
         kernels->wtile(&t);

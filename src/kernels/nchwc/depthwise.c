@@ -55,10 +55,6 @@ typedef struct Scratch {
     int next; /* row of the source not yet in the ring */
 } Scratch;
 
-static size_t div_up(size_t a, size_t b) {
-    return (a + b - 1) / b;
-}
-
 static int least(int a, int b) {
     return a < b ? a : b;
 }
@@ -82,19 +78,20 @@ static void cut_rows(Sweep *s) {
     const size_t rows = (size_t)s->rows_h, width = (size_t)s->rows_w;
     const size_t batch = (size_t)s->shape->batch, units = batch * s->blocks;
     size_t per_part = PART_PIXELS / width > 0 ? PART_PIXELS / width : 1;
-    per_part = div_up(rows, div_up(rows, per_part));
+    per_part = shoal_div_up(rows, shoal_div_up(rows, per_part));
     s->parts = (ShoalNchwcParts){batch, rows * width, per_part * width};
-    const size_t most = div_up(rows, per_part), wanted = units < TASKS ? div_up(TASKS, units) : 1;
-    const size_t band = per_part * div_up(most, wanted < most ? wanted : most);
+    const size_t most = shoal_div_up(rows, per_part),
+                 wanted = units < TASKS ? shoal_div_up(TASKS, units) : 1;
+    const size_t band = per_part * shoal_div_up(most, wanted < most ? wanted : most);
     s->part_rows = (int)per_part;
     s->band_rows = (int)band;
-    s->bands = div_up(rows, band);
+    s->bands = shoal_div_up(rows, band);
     s->group = 1;
 }
 
 static Sweep sweep_outputs(const ShoalNchwc *engine, const ShoalConvShape *shape) {
     Sweep s = {.engine = engine, .shape = shape, .lanes = engine->lanes};
-    s.blocks = div_up((size_t)shape->channels, s.lanes);
+    s.blocks = shoal_div_up((size_t)shape->channels, s.lanes);
     s.taps = (size_t)shape->kernel_h * (size_t)shape->kernel_w;
     s.source_h = shape->height;
     s.source_w = shape->width;
@@ -114,7 +111,7 @@ static Sweep sweep_outputs(const ShoalNchwc *engine, const ShoalConvShape *shape
 /* Several images per task where that leaves enough tasks. */
 static void group_images(Sweep *s) {
     const size_t batch = (size_t)s->shape->batch, pixels = s->parts.pixels;
-    const size_t slices = s->blocks < TASKS ? div_up(TASKS, s->blocks) : 1;
+    const size_t slices = s->blocks < TASKS ? shoal_div_up(TASKS, s->blocks) : 1;
     const size_t most = batch / slices, wanted = pixels < SLICE_PIXELS ? SLICE_PIXELS / pixels : 1;
     const size_t group = wanted < most ? wanted : most;
     if (s->bands == 1 && group > 1)
@@ -134,7 +131,7 @@ static Sweep sweep_inputs(const ShoalNchwc *engine, const ShoalConvShape *shape)
     if (s.spread) {
         const int before = span_w - 1 - s.pad_w;
         const int last = (s.rows_w - 1 + s.pad_w) / shape->stride_w;
-        s.left = before > 0 ? div_up((size_t)before, (size_t)shape->stride_w) : 0;
+        s.left = before > 0 ? shoal_div_up((size_t)before, (size_t)shape->stride_w) : 0;
         s.pitch = s.left + (size_t)greatest(s.source_w, last + 1);
         s.ring = (size_t)least((s.span_h - 1) / shape->stride_h + 1, s.source_h);
     } else {
@@ -151,7 +148,7 @@ static Sweep sweep_inputs(const ShoalNchwc *engine, const ShoalConvShape *shape)
 }
 
 static size_t tasks_of(const Sweep *s) {
-    return div_up((size_t)s->shape->batch, s->group) * s->blocks * s->bands;
+    return shoal_div_up((size_t)s->shape->batch, s->group) * s->blocks * s->bands;
 }
 
 /* --- Workspace ----------------------------------------------------------------------------- */

@@ -39,25 +39,17 @@ struct Loop {
     bool far; /* past the caches */
 };
 
-static size_t div_up(size_t a, size_t b) {
-    return (a + b - 1) / b;
-}
-
-static size_t least(size_t a, size_t b) {
-    return a < b ? a : b;
-}
-
 static Loop loop_over(const ShoalNchwc *engine, const ShoalNchwcDims *dims) {
     const size_t most = SHOAL_NCHWC_PART_PIXELS, batch = (size_t)dims->batch;
     Loop loop = {.engine = engine, .dims = dims, .group = 1};
     loop.plane = (size_t)dims->height * (size_t)dims->width;
-    loop.blocks = div_up((size_t)dims->channels, engine->lanes);
+    loop.blocks = shoal_div_up((size_t)dims->channels, engine->lanes);
     if (2 * loop.plane <= most && loop.plane > 0 && batch > 1) {
-        loop.group = least(most / loop.plane, batch);
+        loop.group = shoal_size_min(most / loop.plane, batch);
         loop.parts = (ShoalNchwcParts){1, batch * loop.plane, loop.group * loop.plane};
     } else {
-        size_t strips = div_up(loop.plane, most);
-        size_t strip = strips > 0 ? div_up(loop.plane, strips) : 1;
+        size_t strips = shoal_div_up(loop.plane, most);
+        size_t strip = strips > 0 ? shoal_div_up(loop.plane, strips) : 1;
         loop.parts = (ShoalNchwcParts){batch, loop.plane, strip};
     }
     return loop;
@@ -72,11 +64,11 @@ static void run_task(void *context, size_t index, unsigned thread) {
     const size_t begin = strip * loop->parts.strip;
     (void)thread;
     Strip s = {.channel = block * lanes, .first = true};
-    s.pixels = least(loop->plane - begin, loop->parts.strip);
+    s.pixels = shoal_size_min(loop->plane - begin, loop->parts.strip);
     if (loop->rows > 0)
         s.partial = shoal_nchwc_partial(&loop->parts, lanes, loop->rows, loop->partials, block,
                                         group * strips + strip);
-    for (size_t image = first; image < least(first + loop->group, batch); image++) {
+    for (size_t image = first; image < shoal_size_min(first + loop->group, batch); image++) {
         s.at = ((image * loop->blocks + block) * loop->plane + begin) * lanes;
         s.plain = (image * (size_t)loop->dims->channels + s.channel) * loop->plane + begin;
         loop->strip(loop, &s);
@@ -92,7 +84,7 @@ static void run_loop(const ShoalCompute *compute, Loop *loop) {
 
 /* Channels of the strip's block. */
 static size_t strip_channels(const Loop *loop, const Strip *s) {
-    return least((size_t)loop->dims->channels - s->channel, loop->engine->lanes);
+    return shoal_size_min((size_t)loop->dims->channels - s->channel, loop->engine->lanes);
 }
 
 /* The i-th pixel on of a per-pixel pointer, and the per-channel arrays at the strip's block. */
@@ -144,7 +136,7 @@ static void to_plain_strip(const Loop *loop, const Strip *s) {
     }
     Buffer buffer;
     for (size_t p = 0; p < s->pixels; p += BUFFER_PIXELS) {
-        size_t pixels = least(s->pixels - p, BUFFER_PIXELS);
+        size_t pixels = shoal_size_min(s->pixels - p, BUFFER_PIXELS);
         k->activate(pixels, x.x + p * lanes, x.scale, x.shift, x.relu, buffer.strip);
         k->unblock(pixels, channels, buffer.strip, plain + p, loop->plane);
     }
@@ -226,7 +218,7 @@ static void grad_strip(const Loop *loop, const Strip *s) {
     clear_partial(loop, s);
     for (size_t p = 0; p < s->pixels; p += BUFFER_PIXELS) {
         size_t at = s->at + p * lanes;
-        grad_pixels(loop, s, at, least(s->pixels - p, BUFFER_PIXELS), loop->from + at);
+        grad_pixels(loop, s, at, shoal_size_min(s->pixels - p, BUFFER_PIXELS), loop->from + at);
     }
 }
 
@@ -235,7 +227,7 @@ static void grad_plain_strip(const Loop *loop, const Strip *s) {
     Buffer buffer;
     clear_partial(loop, s);
     for (size_t p = 0; p < s->pixels; p += BUFFER_PIXELS) {
-        size_t at = s->at + p * lanes, pixels = least(s->pixels - p, BUFFER_PIXELS);
+        size_t at = s->at + p * lanes, pixels = shoal_size_min(s->pixels - p, BUFFER_PIXELS);
         float *blocked = loop->gradient->accumulate ? buffer.strip : loop->gradient->g + at;
         loop->engine->strip->block(pixels, channels, loop->from + s->plain + p, loop->plane,
                                    blocked);

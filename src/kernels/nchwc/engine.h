@@ -3,6 +3,7 @@
 #define SHOAL_KERNELS_NCHWC_ENGINE_H
 
 #include "kernels/nchwc.h"
+#include "kernels/parts.h"
 
 /* What kernels/nchwc/ needs of a level: a few routines over one vector of `lanes` numbers, made per
  * level from the *_tmpl.h of this folder. The drivers (conv.c, winograd.c, depthwise.c, pool.c,

@@ -35,10 +35,6 @@ typedef struct Pooling {
     const ShoalNchwcGradient *dx;
 } Pooling;
 
-static size_t div_up(size_t a, size_t b) {
-    return (a + b - 1) / b;
-}
-
 static int least(int a, int b) {
     return a < b ? a : b;
 }
@@ -52,7 +48,7 @@ static int greatest(int a, int b) {
 /* Bands of a backward pass: parts of sums. */
 static ShoalNchwcParts parts_of(size_t batch, size_t height, size_t width) {
     const size_t most = SHOAL_NCHWC_PART_PIXELS / width;
-    const size_t rows = most > 0 ? div_up(height, div_up(height, most)) : 1;
+    const size_t rows = most > 0 ? shoal_div_up(height, shoal_div_up(height, most)) : 1;
     return (ShoalNchwcParts){batch, height * width, rows * width};
 }
 
@@ -66,7 +62,7 @@ size_t shoal_nchwc_pool_workspace_bytes(const ShoalNchwc *engine, const ShoalNch
     if (height == 0 || width == 0)
         return 0;
     const ShoalNchwcParts parts = parts_of((size_t)dims->batch, height, width);
-    const size_t blocks = div_up((size_t)dims->channels, engine->lanes);
+    const size_t blocks = shoal_div_up((size_t)dims->channels, engine->lanes);
     /* The one is needed forward, the other backward. */
     size_t bytes = shoal_nchwc_partials_bytes(&parts, blocks, engine->lanes, 1 + SHOAL_NCHWC_TERMS);
     size_t planes;
@@ -79,7 +75,7 @@ static Pooling pooling_of(const ShoalCompute *compute, const ShoalNchwcPool *poo
     Pooling p = {.engine = compute->kernels->nchwc, .shape = &pool->shape, .max = max};
     p.lanes = p.engine->lanes;
     p.channels = (size_t)pool->channels;
-    p.blocks = div_up(p.channels, p.lanes);
+    p.blocks = shoal_div_up(p.channels, p.lanes);
     p.units = (size_t)pool->batch * p.blocks;
     return p;
 }
@@ -89,7 +85,7 @@ static void run_bands(const ShoalCompute *compute, Pooling *p, size_t pixels, Sh
     p->grain = pixels < TASK_PIXELS ? TASK_PIXELS / pixels : 1;
     if (p->grain > all / TASKS)
         p->grain = all / TASKS > 0 ? all / TASKS : 1;
-    shoal_pool_run(compute->pool, div_up(all, p->grain), task, p);
+    shoal_pool_run(compute->pool, shoal_div_up(all, p->grain), task, p);
 }
 
 /* Channels of a unit's block. */
@@ -161,12 +157,12 @@ static void run_fwd(const ShoalCompute *compute, Pooling *p) {
         return;
     p->scratch = compute->workspace;
     p->scratch_bytes = plane_bytes(p->engine, height, width);
-    size_t bands = div_up(p->scratch_bytes, BUFFER_BYTES);
+    size_t bands = shoal_div_up(p->scratch_bytes, BUFFER_BYTES);
     if (bands * p->units < TASKS)
-        bands = div_up(TASKS, p->units);
-    p->band_rows = div_up(rows, bands < rows ? bands : rows);
-    p->bands = div_up(rows, p->band_rows);
-    run_bands(compute, p, div_up(height * width, p->bands), fwd_task);
+        bands = shoal_div_up(TASKS, p->units);
+    p->band_rows = shoal_div_up(rows, bands < rows ? bands : rows);
+    p->bands = shoal_div_up(rows, p->band_rows);
+    run_bands(compute, p, shoal_div_up(height * width, p->bands), fwd_task);
 }
 
 void shoal_nchwc_pool_max_fwd(const ShoalCompute *compute, const ShoalNchwcPool *pool,
@@ -242,7 +238,7 @@ static void run_bwd(const ShoalCompute *compute, const ShoalNchwcPool *pool, Poo
     p->partials = compute->workspace;
     p->parts = parts_of((size_t)pool->batch, height, width);
     p->band_rows = p->parts.strip / width;
-    p->bands = div_up(height, p->band_rows);
+    p->bands = shoal_div_up(height, p->band_rows);
     run_bands(compute, p, p->parts.strip, bwd_task);
     shoal_nchwc_merge_sums(compute, &p->parts, p->blocks, p->partials, p->dx);
 }

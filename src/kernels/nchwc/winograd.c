@@ -51,10 +51,10 @@ ShoalWinogradPlan shoal_winograd_plan(const ShoalNchwc *engine, const ShoalNchwc
         p.out_height = s->height, p.out_width = s->width;
         p.pad_h = 2 - s->pad_h, p.pad_w = 2 - s->pad_w;
     }
-    p.in_blocks = shoal_winograd_parts(p.channels, p.lanes);
-    p.out_blocks = shoal_winograd_parts(p.outputs, p.lanes);
-    p.tiles_h = shoal_winograd_parts((size_t)p.out_height, TILE);
-    p.tiles_w = shoal_winograd_parts((size_t)p.out_width, TILE);
+    p.in_blocks = shoal_div_up(p.channels, p.lanes);
+    p.out_blocks = shoal_div_up(p.outputs, p.lanes);
+    p.tiles_h = shoal_div_up((size_t)p.out_height, TILE);
+    p.tiles_w = shoal_div_up((size_t)p.out_width, TILE);
     p.rows = p.batch * p.tiles_h;
     return p;
 }
@@ -121,12 +121,8 @@ static void read_task(void *context, size_t index, unsigned thread) {
 void shoal_winograd_read_all(const ShoalCompute *compute, const ShoalWinogradPlan *plan,
                              const ShoalWinogradSource *source, const ShoalWinogradPanel *panel,
                              ShoalWinogradRange rows) {
-    ReadAll all = {plan, source, panel, shoal_winograd_parts(source->blocks, TASK_BLOCKS)};
+    ReadAll all = {plan, source, panel, shoal_div_up(source->blocks, TASK_BLOCKS)};
     shoal_pool_run(compute->pool, (rows.to - rows.from) * all.parts, read_task, &all);
-}
-
-static size_t most(size_t a, size_t b) {
-    return a > b ? a : b;
 }
 
 size_t shoal_nchwc_winograd_workspace_bytes(const ShoalNchwc *engine, const ShoalNchwcConv *conv,
@@ -136,7 +132,7 @@ size_t shoal_nchwc_winograd_workspace_bytes(const ShoalNchwc *engine, const Shoa
     shoal_winograd_plan_data(&fwd);
     shoal_winograd_plan_data(&back);
     shoal_winograd_plan_weights(&weights);
-    size_t data =
-        most(shoal_winograd_data_bytes(&fwd, threads), shoal_winograd_data_bytes(&back, threads));
-    return most(data, shoal_winograd_weights_bytes(&weights, threads));
+    size_t data = shoal_size_max(shoal_winograd_data_bytes(&fwd, threads),
+                                 shoal_winograd_data_bytes(&back, threads));
+    return shoal_size_max(data, shoal_winograd_weights_bytes(&weights, threads));
 }

@@ -46,32 +46,32 @@ void shoal_winograd_plan_weights(ShoalWinogradPlan *plan) {
                        plan->tiles_w; /* floats of a row of tiles, V and dM */
     const size_t cache = cache_floats(plan), u = slice_floats(plan);
     const size_t fit = u < cache ? (cache - u) / row : 0;
-    plan->chunk_rows = shoal_winograd_min(fit, shoal_winograd_parts(plan->rows, SLICES));
+    plan->chunk_rows = shoal_size_min(fit, shoal_div_up(plan->rows, SLICES));
     plan->by_chunks = plan->chunk_rows * plan->tiles_w >= LEAST_CHUNK_TILES;
     if (plan->by_chunks)
         return;
     size_t rows = plan->engine->winograd->round_bytes / sizeof(float) / row;
-    const size_t least = shoal_winograd_parts(LEAST_ROUND_TILES, plan->tiles_w);
+    const size_t least = shoal_div_up(LEAST_ROUND_TILES, plan->tiles_w);
     if (rows < least)
         rows = least;
     /* Rounds of one size. */
-    plan->chunk_rows = shoal_winograd_parts(plan->rows, shoal_winograd_parts(plan->rows, rows));
+    plan->chunk_rows = shoal_div_up(plan->rows, shoal_div_up(plan->rows, rows));
 }
 
 static size_t slices_of(const ShoalWinogradPlan *plan) {
-    return shoal_winograd_min(SLICES, plan->rows);
+    return shoal_size_min(SLICES, plan->rows);
 }
 
 /* Blocks of outputs and of channels of a task by blocks: whole tiles of products, and no more than
  * the cache holds. */
 static size_t task_out_blocks(const ShoalWinogradPlan *plan) {
-    return shoal_winograd_min(plan->out_blocks, 2 * plan->engine->tile->wvectors);
+    return shoal_size_min(plan->out_blocks, 2 * plan->engine->tile->wvectors);
 }
 
 static size_t task_in_blocks(const ShoalWinogradPlan *plan) {
     const size_t column = FREQUENCIES * plan->lanes * task_out_blocks(plan) * plan->lanes;
     const size_t fit = cache_floats(plan) / 4 * 3 / column;
-    return shoal_winograd_min(plan->in_blocks, fit > 0 ? fit : 1);
+    return shoal_size_min(plan->in_blocks, fit > 0 ? fit : 1);
 }
 
 static size_t panel_floats(const ShoalWinogradPlan *plan, size_t blocks) {
@@ -104,8 +104,8 @@ static void multiply(const ShoalWinogradPlan *p, size_t f, ShoalWinogradRange in
                      const ShoalWinogradPanel *m, float *u) {
     const ShoalNchwcTileKernels *kernels = p->engine->tile;
     const size_t lanes = p->lanes, width = outs.to - outs.from;
-    const size_t groups = shoal_winograd_parts(width, kernels->wvectors);
-    const size_t parts = shoal_winograd_parts(lanes, kernels->wrows);
+    const size_t groups = shoal_div_up(width, kernels->wvectors);
+    const size_t parts = shoal_div_up(lanes, kernels->wrows);
     ShoalNchwcWtile tile = {.segments = 1,
                             .length = v->tiles,
                             .a_step = lanes,
@@ -135,8 +135,8 @@ static void add_block(const Weights *w, size_t in, size_t out, ShoalNchwcWinogra
     const size_t lanes = p->lanes, taps = 9;
     sum.w = w->dw + (out * lanes * p->channels + in * lanes) * taps;
     sum.w_lane = p->channels * taps;
-    sum.valid = shoal_winograd_min(lanes, p->outputs - out * lanes);
-    sum.count = shoal_winograd_min(lanes, p->channels - in * lanes);
+    sum.valid = shoal_size_min(lanes, p->outputs - out * lanes);
+    sum.count = shoal_size_min(lanes, p->channels - in * lanes);
     p->engine->winograd->sum(&sum);
 }
 
@@ -159,7 +159,7 @@ static void slice_task(void *context, size_t index, unsigned thread) {
     const ShoalWinogradPlan *p = &w->plan;
     const ShoalWinogradRange slice = shoal_winograd_cut(p->rows, slices_of(p), index);
     const size_t rows = slice.to - slice.from;
-    const size_t chunks = shoal_winograd_parts(rows, p->chunk_rows);
+    const size_t chunks = shoal_div_up(rows, p->chunk_rows);
     float *u = w->u + index * w->slice_floats;
     memset(u, 0, w->slice_floats * sizeof *u);
     for (size_t i = 0; i < chunks; i++) {
@@ -233,13 +233,13 @@ void shoal_nchwc_winograd_bwd_weights(const ShoalCompute *compute, const ShoalNc
     w.scratch = w.u + shared_floats(p);
     w.slice_floats = slice_floats(p);
     w.scratch_floats = scratch_floats(p);
-    w.in_parts = shoal_winograd_parts(p->in_blocks, task_in_blocks(p));
-    w.out_parts = shoal_winograd_parts(p->out_blocks, task_out_blocks(p));
+    w.in_parts = shoal_div_up(p->in_blocks, task_in_blocks(p));
+    w.out_parts = shoal_div_up(p->out_blocks, task_out_blocks(p));
     if (p->by_chunks) {
         shoal_pool_run(compute->pool, slices_of(p), slice_task, &w);
         shoal_pool_run(compute->pool, p->in_blocks * p->out_blocks, add_task, &w);
         return;
     }
-    for (size_t i = 0; i < shoal_winograd_parts(p->rows, p->chunk_rows); i++)
+    for (size_t i = 0; i < shoal_div_up(p->rows, p->chunk_rows); i++)
         run_round(compute, &w, shoal_winograd_rows(p, i));
 }

@@ -36,11 +36,11 @@ typedef struct Data {
 } Data;
 
 static size_t pairs_of(const ShoalWinogradPlan *plan) {
-    return shoal_winograd_parts(plan->out_blocks, PAIR);
+    return shoal_div_up(plan->out_blocks, PAIR);
 }
 
 static size_t pair_vectors(const ShoalWinogradPlan *plan, size_t pair) {
-    return shoal_winograd_min(PAIR, plan->out_blocks - pair * PAIR);
+    return shoal_size_min(PAIR, plan->out_blocks - pair * PAIR);
 }
 
 /* Floats of V and of M per tile. */
@@ -60,24 +60,24 @@ static size_t u_floats(const ShoalWinogradPlan *plan) {
 /* Rows of tiles for what takes `floats` per tile out of `all`; at least 1. */
 static size_t rows_within(const ShoalWinogradPlan *plan, size_t all, size_t floats) {
     const size_t rows = all / floats / plan->tiles_w;
-    return shoal_winograd_min(plan->rows, rows > 0 ? rows : 1);
+    return shoal_size_min(plan->rows, rows > 0 ? rows : 1);
 }
 
 void shoal_winograd_plan_data(ShoalWinogradPlan *plan) {
     const size_t cache = plan->engine->winograd->cache_bytes / sizeof(float);
     /* The other half of the cache is for U. */
     const size_t fit = rows_within(plan, cache / 2, v_floats(plan) + m_floats(plan));
-    size_t chunks = shoal_winograd_parts(plan->rows, fit);
+    size_t chunks = shoal_div_up(plan->rows, fit);
     if (chunks < LEAST_CHUNKS)
         chunks = LEAST_CHUNKS;
-    chunks = shoal_winograd_parts(chunks, CHUNKS_MULTIPLE) * CHUNKS_MULTIPLE;
-    plan->chunk_rows = shoal_winograd_parts(plan->rows, chunks);
+    chunks = shoal_div_up(chunks, CHUNKS_MULTIPLE) * CHUNKS_MULTIPLE;
+    plan->chunk_rows = shoal_div_up(plan->rows, chunks);
     plan->by_chunks =
         plan->chunk_rows * plan->tiles_w >= LEAST_CHUNK_TILES &&
         pairs_of(plan) * plan->in_blocks * u_floats(plan) * sizeof(float) <= most_u_bytes;
     if (plan->by_chunks)
         return;
-    plan->chunk_rows = shoal_winograd_min(
+    plan->chunk_rows = shoal_size_min(
         rows_within(plan, cache / 2, m_floats(plan)),
         rows_within(plan, plan->engine->winograd->round_bytes / sizeof(float), v_floats(plan)));
 }
@@ -86,7 +86,7 @@ void shoal_winograd_plan_data(ShoalWinogradPlan *plan) {
 static size_t u_blocks_of(const ShoalWinogradPlan *plan) {
     const size_t half = plan->engine->winograd->cache_bytes / sizeof(float) / 2;
     const size_t fit = half / u_floats(plan);
-    return plan->by_chunks ? plan->in_blocks : shoal_winograd_min(plan->in_blocks, fit ? fit : 1);
+    return plan->by_chunks ? plan->in_blocks : shoal_size_min(plan->in_blocks, fit ? fit : 1);
 }
 
 static ShoalNchwcParts parts_of(const ShoalWinogradPlan *plan) {
@@ -139,17 +139,16 @@ static const float *weights_at(const Data *d, size_t in, size_t out) {
 static void make_u(const Data *d, size_t in, size_t out, const float *ahead, float *u) {
     const ShoalWinogradPlan *p = &d->plan;
     const size_t lanes = p->lanes, row = pair_vectors(p, out / PAIR) * lanes;
-    const ShoalNchwcWinogradWeights s = {
-        .w = weights_at(d, in, out),
-        .ahead = ahead,
-        .w_row = d->w_row,
-        .w_lane = d->w_lane,
-        .valid = shoal_winograd_min(lanes, p->outputs - out * lanes),
-        .count = shoal_winograd_min(lanes, p->channels - in * lanes),
-        .turned = d->turned,
-        .u = u,
-        .u_step = d->u_step,
-        .u_row = row};
+    const ShoalNchwcWinogradWeights s = {.w = weights_at(d, in, out),
+                                         .ahead = ahead,
+                                         .w_row = d->w_row,
+                                         .w_lane = d->w_lane,
+                                         .valid = shoal_size_min(lanes, p->outputs - out * lanes),
+                                         .count = shoal_size_min(lanes, p->channels - in * lanes),
+                                         .turned = d->turned,
+                                         .u = u,
+                                         .u_step = d->u_step,
+                                         .u_row = row};
     p->engine->winograd->weights(&s);
     for (size_t f = 0; f < FREQUENCIES; f++)
         for (size_t i = s.count; i < lanes; i++)
@@ -162,7 +161,7 @@ static void make_pair_u(const Data *d, ShoalWinogradRange blocks, size_t pair, f
     const size_t last = d->plan.in_blocks - 1;
     for (size_t in = blocks.from; in < blocks.to; in++)
         for (size_t v = 0; v < vectors; v++) {
-            const size_t out = pair * PAIR + v, next = shoal_winograd_min(in + 1, last);
+            const size_t out = pair * PAIR + v, next = shoal_size_min(in + 1, last);
             const float *ahead =
                 v + 1 < vectors ? weights_at(d, in, out + 1) : weights_at(d, next, pair * PAIR);
             make_u(d, in, out, ahead, u + ((in - blocks.from) * lanes * vectors + v) * lanes);
@@ -187,7 +186,7 @@ static void multiply(const Data *d, const ShoalWinogradPanel *v, ShoalWinogradRa
                      size_t pair, const float *u, float *m) {
     const ShoalWinogradPlan *p = &d->plan;
     const ShoalNchwcTileKernels *kernels = p->engine->tile;
-    const size_t lanes = p->lanes, groups = shoal_winograd_parts(v->tiles, kernels->rows);
+    const size_t lanes = p->lanes, groups = shoal_div_up(v->tiles, kernels->rows);
     ShoalNchwcTile tile = {.vectors = pair_vectors(p, pair),
                            .segments = blocks.to - blocks.from,
                            .length = lanes,
@@ -245,7 +244,7 @@ static void write_row(const Data *d, size_t row, size_t block, const float *m, s
                                      .row = first,
                                      .accumulate = d->gradient && d->gradient->accumulate};
     if (d->bias) {
-        const size_t count = shoal_winograd_min(lanes, p->outputs - block * lanes);
+        const size_t count = shoal_size_min(lanes, p->outputs - block * lanes);
         memcpy(bias, d->bias + block * lanes, count * sizeof *bias);
         write.bias = bias;
     }
@@ -283,7 +282,7 @@ static void chunk_task(void *context, size_t index, unsigned thread) {
 static void pair_task(void *context, size_t pair, unsigned thread) {
     const Data *d = context;
     const ShoalWinogradPlan *p = &d->plan;
-    const size_t parts = shoal_winograd_parts(p->in_blocks, d->u_blocks);
+    const size_t parts = shoal_div_up(p->in_blocks, d->u_blocks);
     float *m = d->scratch + thread * d->scratch_floats, *u = m + m_all(p);
     for (size_t i = 0; i < parts; i++) {
         const ShoalWinogradRange blocks = shoal_winograd_cut(p->in_blocks, parts, i);
@@ -295,7 +294,7 @@ static void pair_task(void *context, size_t pair, unsigned thread) {
 
 static void run(const ShoalCompute *compute, Data *d) {
     const ShoalWinogradPlan *p = &d->plan;
-    const size_t chunks = shoal_winograd_parts(p->rows, p->chunk_rows);
+    const size_t chunks = shoal_div_up(p->rows, p->chunk_rows);
     float *shared = compute->workspace;
     d->parts = parts_of(p);
     d->u_blocks = u_blocks_of(p);

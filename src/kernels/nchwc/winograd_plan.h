@@ -44,15 +44,6 @@ typedef struct ShoalWinogradRange {
     size_t from, to;
 } ShoalWinogradRange;
 
-static inline size_t shoal_winograd_min(size_t a, size_t b) {
-    return a < b ? a : b;
-}
-
-/* How many parts of at most `part` there are in `whole`. */
-static inline size_t shoal_winograd_parts(size_t whole, size_t part) {
-    return (whole + part - 1) / part;
-}
-
 /* Part `index` of [0, whole) cut into `parts` that differ by at most 1. */
 static inline ShoalWinogradRange shoal_winograd_cut(size_t whole, size_t parts, size_t index) {
     return (ShoalWinogradRange){whole * index / parts, whole * (index + 1) / parts};
@@ -61,7 +52,7 @@ static inline ShoalWinogradRange shoal_winograd_cut(size_t whole, size_t parts, 
 /* The rows of a chunk or round. */
 static inline ShoalWinogradRange shoal_winograd_rows(const ShoalWinogradPlan *plan, size_t index) {
     size_t from = index * plan->chunk_rows;
-    return (ShoalWinogradRange){from, shoal_winograd_min(plan->rows, from + plan->chunk_rows)};
+    return (ShoalWinogradRange){from, shoal_size_min(plan->rows, from + plan->chunk_rows)};
 }
 
 /* Geometry without the order of work. */
