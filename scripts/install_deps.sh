@@ -10,7 +10,7 @@
 set -eu
 
 packages='build-essential cmake ninja-build pkg-config protobuf-c-compiler libprotobuf-c-dev
-liblmdb-dev libsodium-dev libjansson-dev libcmocka-dev python3'
+liblmdb-dev libsodium-dev libxxhash-dev libjansson-dev libcmocka-dev python3'
 
 fail() {
     echo "install_deps.sh: $*" >&2

@@ -72,10 +72,12 @@ def read_bytes(path):
 
 
 class Process:
-    """A running `shoal`; its two output streams go to one file each."""
+    """A running `shoal`, or another program, with words before it on request (nsenter ...); its two
+    output streams go to one file each."""
 
-    def __init__(self, case, arguments, folder, environment):
+    def __init__(self, case, arguments, folder, environment, program=None, prefix=()):
         self.log = os.path.join(folder, "log%d.json" % case.count)
+        self.log_events, self.log_read = [], 0
         self.names = [os.path.join(folder, "%s%d" % (s, case.count)) for s in ("out", "err")]
         case.count += 1
         self.arguments = [a.replace("@LOG", self.log) for a in arguments]
@@ -83,7 +85,7 @@ class Process:
         merged[MARK] = case.mark
         files = [open(name, "wb") for name in self.names]
         self.popen = subprocess.Popen(
-            [binary] + self.arguments,
+            list(prefix) + [program or binary] + self.arguments,
             cwd=folder,
             env={k: v for k, v in merged.items() if v is not None},
             stdin=subprocess.DEVNULL,
@@ -121,12 +123,16 @@ class Process:
         os.kill(self.pid, number)
 
     def events(self, kind=None):
-        """The complete lines of the JSON log, of one kind or all."""
-        if not os.path.exists(self.log):
-            return []
-        lines = read_text(self.log).split("\n")[:-1]
-        events = [json.loads(line) for line in lines]
-        return [e for e in events if kind is None or e["event"] == kind]
+        """The complete lines of the JSON log, of one kind or all. It only grows: what was read
+        once is not read again."""
+        if os.path.exists(self.log):
+            with open(self.log, "rb") as f:
+                f.seek(self.log_read)
+                new = f.read()
+            new = new[: new.rfind(b"\n") + 1]
+            self.log_read += len(new)
+            self.log_events += [json.loads(line) for line in new.decode().splitlines()]
+        return [e for e in self.log_events if kind is None or e["event"] == kind]
 
     def iterations(self):
         return self.events("iteration")
@@ -200,8 +206,8 @@ class Case(unittest.TestCase):
         with open(self.path(name), "w") as f:
             f.write(text)
 
-    def start(self, *arguments, folder=None, environment=None):
-        process = Process(self, list(arguments), folder or self.folder, environment or {})
+    def start(self, *arguments, folder=None, environment=None, **how):
+        process = Process(self, list(arguments), folder or self.folder, environment or {}, **how)
         self.running.append(process)
         return process
 

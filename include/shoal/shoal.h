@@ -39,6 +39,11 @@ typedef enum ShoalEventKind {
     SHOAL_EVENT_TEST_BATCH, /* `shoal test`: one batch is done; iter is its number */
     SHOAL_EVENT_TEST,       /* a test is complete: outputs are means over all its batches */
     SHOAL_EVENT_SNAPSHOT,   /* text: a file that was written */
+    SHOAL_EVENT_JOINED,     /* a worker has joined; text: who; n_workers: members from now on */
+    SHOAL_EVENT_LOST,       /* a worker is lost; text: who and why */
+    SHOAL_EVENT_PAUSED,     /* too few workers are left; text */
+    SHOAL_EVENT_GENERATION, /* the members are others than before: generation, n_workers */
+    SHOAL_EVENT_RECOVERED,  /* the first iteration (or test) after a loss is complete; recovery_s */
     SHOAL_EVENT_END         /* the run is over; text: how ("Optimization Done.") */
 } ShoalEventKind;
 
@@ -54,8 +59,25 @@ typedef struct ShoalWorkerStatus {
     const char *name; /* "127.0.0.1 #4711" */
     int share;        /* samples of an iteration's batch */
     double images_per_s;
-    double compute, communication, waiting; /* fractions of its time; they add up to 1 */
+    double compute, communication, waiting; /* fractions of its time; they add up to 1.
+                                               communication: only while nothing was computed */
+    double temperature;                     /* degrees Celsius of its hottest part; 0: unknown */
+    double clock;                           /* part of its full clock that it may use; 0: unknown */
+    int battery;                            /* percent; -1: unknown or none */
+    int charging;                           /* 0 or 1 */
 } ShoalWorkerStatus;
+
+/* The cluster during the last displayed span. */
+typedef struct ShoalClusterStatus {
+    const ShoalWorkerStatus *workers; /* by rank */
+    int n_workers;
+    uint64_t generation;                 /* number of the membership, from 1 */
+    double communication_ms, exposed_ms; /* an iteration, mean over workers: sums were under way;
+                                            of that, the computation stood still */
+    double samples_mb, reduced_mb;       /* an iteration: from the coordinator; between workers,
+                                            mean of each one */
+    double cached;                       /* part of the samples that workers had already */
+} ShoalClusterStatus;
 
 /* Pointers are valid only during the call of the handler. */
 typedef struct ShoalEvent {
@@ -63,6 +85,9 @@ typedef struct ShoalEvent {
     int displayed;       /* ITERATION: this one is due by the solver's `display` */
     int iter, max_iter;  /* updates done before (ITERATION: number of the one just done) */
     int batch;           /* samples of an iteration */
+    int samples;         /* ITERATION, LOSS: of the batch, those that loss and outputs are means
+                            over; fewer when a worker was lost before it could report, but after its
+                            gradient had counted */
     float loss;          /* smoothed over average_loss iterations */
     float rate;          /* learning rate */
     double images_per_s; /* since the last displayed iteration; TEST: of this test */
@@ -71,8 +96,10 @@ typedef struct ShoalEvent {
     int test_net;        /* TESTING, TEST */
     const ShoalOutput *outputs;
     int n_outputs;
-    const ShoalWorkerStatus *workers; /* cluster only */
-    int n_workers;
+    const ShoalClusterStatus *cluster; /* ITERATION of a cluster, else NULL */
+    int n_workers;                     /* START, JOINED, LOST, GENERATION */
+    uint64_t generation;               /* GENERATION, RECOVERED */
+    double recovery_s;                 /* RECOVERED: from the first loss until now */
     const char *text;
 } ShoalEvent;
 
@@ -101,17 +128,34 @@ typedef struct ShoalTrainOptions {
     const char *solver;   /* solver.prototxt */
     const char *weights;  /* .caffemodel files to start from, separated by commas */
     const char *snapshot; /* .solverstate to go on from */
-    int resume;         /* with snapshot: the samples go on where they were, as if the run had never
-                           stopped;         else they start from the first record, as in Caffe */
-    int workers;        /* 0: train in this process; N: a coordinator and N workers */
-    const char *listen; /* "ADDR:PORT": wait there for workers from other machines instead of
-                           starting them here */
-    const char *token;  /* secret that workers must know; NULL: made up, and given to own workers */
+    int resume;      /* with snapshot: the samples go on where they were, as if the run had never
+                        stopped;      else they start from the first record, as in Caffe. Of a cluster,
+                        with      or without      snapshot: workers that hold a newer state of this job
+                        go on      from that
+                      */
+    int workers;     /* 0: train in this process; N: a coordinator, which begins with N workers */
+    int min_workers; /* pause when fewer are left; 0: 1 */
+    int max_failures_per_hour; /* of one worker (name and address); more: it has to stay away for a
+                                  while; 0: any number */
+    const char *listen;        /* "ADDR:PORT": wait there for workers from other machines instead of
+                                  starting them here */
+    const char *token; /* secret that workers must know; NULL: made up, and given to own workers */
     const char *program;       /* the shoal binary, to start own workers with; NULL: this program */
     ShoalEngineOptions engine; /* threads 0: with own workers their part of the cores, else
                                   one for each of the fastest cores */
     int hash_interval;         /* compare the replicas every so many iterations; 0: 100 */
-    int heartbeat_timeout_ms;  /* silence after which a worker counts as lost; 0: 10000 */
+    int heartbeat_timeout_ms;  /* silence after which a worker counts as lost; 0: 1000 */
+    int stall_timeout_ms; /* a worker that computes without progress for so long is lost; 0: 30000
+                           */
+    const char *balance;  /* "on": shares follow the workers' measured speeds; "off": equal shares,
+                             so that runs can be repeated to the bit; NULL: on with listen */
+    const char *collective; /* "ring" (also NULL), or "mpi": every process of an MPI job calls
+                               shoal_train; workers and listen must be 0 then */
+    const char *wire;       /* how gradients travel: "fp32" (also NULL), "fp16", "bf16" */
+    int encrypt;            /* gradients and samples, too; control messages always are */
+    const char *shuffle; /* "none" (also NULL): the records in Caffe's order; "global": all of them,
+                            in another order each epoch; "shard": within as many parts as the batch
+                            has samples, so that workers meet their own records again */
     volatile sig_atomic_t *stop; /* may be NULL */
     ShoalEventHandler *on_event; /* may be NULL */
     void *context;
@@ -126,8 +170,15 @@ SHOAL_API ShoalStatus shoal_train(const ShoalTrainOptions *options, ShoalError *
 typedef struct ShoalWorkerOptions {
     const char *join;  /* "ADDR:PORT" of the coordinator */
     const char *token; /* the cluster's secret */
+    const char *name;  /* for people, and to tell workers of one machine apart; NULL: host name */
+    const char *cache_dir; /* folder for samples that were received, so that they are there when
+                              this worker comes back; NULL: they are kept in memory */
+    long long cache_bytes; /* most bytes of them; 0: 256 MiB; negative: none are kept */
     ShoalEngineOptions engine;
+    int pace;            /* compute no more than so many images a second; 0: as fast as possible */
     int join_timeout_ms; /* to reach the coordinator; 0: 10000 */
+    int rejoin_timeout_ms; /* to reach it again, once it was reached; 0: 600000; negative: does not
+                              come back */
     volatile sig_atomic_t *stop;
     ShoalEventHandler *on_event;
     void *context;

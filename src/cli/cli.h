@@ -24,16 +24,29 @@ extern const ShoalCommand shoal_command_train, shoal_command_worker, shoal_comma
 
 /* ---- flags.c ---- */
 
-typedef enum ShoalFlagKind { SHOAL_FLAG_TEXT, SHOAL_FLAG_COUNT, SHOAL_FLAG_SWITCH } ShoalFlagKind;
+typedef enum ShoalFlagKind {
+    SHOAL_FLAG_TEXT,
+    SHOAL_FLAG_COUNT,   /* 0 or more */
+    SHOAL_FLAG_SIZE,    /* bytes, with K, M or G for powers of 1024 */
+    SHOAL_FLAG_SWITCH,  /* takes no value */
+    SHOAL_FLAG_OPTIONAL /* with a value or without */
+} ShoalFlagKind;
 
-/* One flag: --name=VALUE or --name VALUE (or -name, as Caffe's tools have it). */
+/* One flag: --name=VALUE or --name VALUE (or -name, as Caffe's tools have it). - and _ are alike in
+ * names, and a name may be cut short where no other begins like that. */
 typedef struct ShoalFlag {
     const char *name;
     ShoalFlagKind kind;
-    void *value;      /* const char **, int * (0 or more), or bool * */
+    void *value;      /* const char **, int *, long long *, bool * or ShoalOptionalText * */
     const char *what; /* "FILE", "N"; NULL for a switch */
     const char *help; /* lines of the manual, separated by '\n' */
 } ShoalFlag;
+
+/* --name, --name=TEXT, or --name TEXT where TEXT does not begin with '-'. */
+typedef struct ShoalOptionalText {
+    bool given;
+    const char *text; /* NULL: without a value */
+} ShoalOptionalText;
 
 /* The flag that every command with kernels has; target: const char **. */
 #define SHOAL_FLAG_CPU(target)                                                                     \
@@ -80,13 +93,45 @@ int shoal_cli_fail(const char *command, const ShoalError *error);
  * second SIGINT ends the process at once. SIGPIPE is ignored. Returns where they store it. */
 volatile sig_atomic_t *shoal_cli_catch_signals(void);
 
+/* ---- text.c: what others have written, such as the names that workers give themselves ---- */
+
+/* Copies text, cut at a whole character: what is no UTF-8 and what would move the cursor becomes
+ * '?'; line ends stay with `lines`. Returns the length. size: 1 or more. */
+size_t shoal_text_clean(const char *text, bool lines, char *out, size_t size);
+
+/* "4,210"; "12.3" below 100, so that slow devices differ. Returns out. */
+const char *shoal_text_rate(double rate, char out[32]);
+
+/* "4,210 images/s; slowest pixel-7 12.0 images/s; 3 throttled" of workers[0 .. n). */
+void shoal_text_group(const ShoalWorkerStatus *workers, int n, char *out, size_t size);
+
+/* Whether a worker may not use its full clock. */
+bool shoal_is_throttled(const ShoalWorkerStatus *worker);
+
+/* ---- panel.c ---- */
+
+/* The live panel: a text of as many lines as the window has rows, or fewer. */
+typedef struct ShoalPanel {
+    bool colour;
+    int rows, columns; /* of the window */
+    int lines;         /* of the panel */
+    char *text;
+    size_t size, used;
+} ShoalPanel;
+
+/* Writes the panel to panel->text, panel->used bytes, and sets panel->lines. last_test: "" when
+ * there is none. */
+void shoal_panel_draw(ShoalPanel *panel, const char *title, const char *last_test,
+                      const ShoalEvent *event);
+
 /* ---- screen.c ---- */
 
 /* What people see of a run: Caffe's log lines on standard output, and below them, when it is a
  * terminal, a live panel. */
 typedef struct ShoalScreen ShoalScreen;
 
-ShoalScreen *shoal_screen_create(void);
+/* workers: that the run waits for at its begin; 0: none. */
+ShoalScreen *shoal_screen_create(int workers);
 void shoal_screen_destroy(ShoalScreen *screen);
 void shoal_screen_show(ShoalScreen *screen, const ShoalEvent *event);
 

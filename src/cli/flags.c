@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
-#include <getopt.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +9,8 @@
 
 enum { MAX_FLAGS = 32, HELP_COLUMN = 28 };
 
+/* ---- the manual ---- */
+
 static void print_help_lines(const char *help) {
     for (bool first = true; *help; first = false) {
         size_t length = strcspn(help, "\n");
@@ -18,15 +19,16 @@ static void print_help_lines(const char *help) {
     }
 }
 
-static void print_flag(const char *name, const char *what, const char *help) {
-    char left[128];
-    int n = snprintf(left, sizeof left, "  --%s%s%s", name, what ? "=" : "", what ? what : "");
-    printf("%s", left);
+static void print_flag(const ShoalFlag *flag) {
+    bool optional = flag->kind == SHOAL_FLAG_OPTIONAL;
+    int n = printf("  --%s", flag->name);
+    if (flag->what)
+        n += printf("%s=%s%s", optional ? "[" : "", flag->what, optional ? "]" : "");
     if (n >= HELP_COLUMN - 1)
         printf("\n%*s", HELP_COLUMN, "");
     else
         printf("%*s", HELP_COLUMN - n, "");
-    print_help_lines(help);
+    print_help_lines(flag->help);
 }
 
 static void print_manual(const ShoalUsage *usage) {
@@ -34,11 +36,13 @@ static void print_manual(const ShoalUsage *usage) {
            usage->operands ? " " : "", usage->operands ? usage->operands : "", usage->purpose);
     printf("\nFlags (--flag=value or --flag value):\n");
     for (int i = 0; i < usage->n_flags; i++)
-        print_flag(usage->flags[i].name, usage->flags[i].what, usage->flags[i].help);
-    print_flag("help", NULL, "print this page");
+        print_flag(&usage->flags[i]);
+    print_flag(&(ShoalFlag){"help", SHOAL_FLAG_SWITCH, NULL, NULL, "print this page"});
     if (usage->notes)
         printf("\n%s", usage->notes);
 }
+
+/* ---- values ---- */
 
 static int usage_error(const ShoalUsage *usage, const char *what, const char *which) {
     fprintf(stderr, "shoal %s: %s%s; see: shoal %s --help\n", usage->command, what, which,
@@ -46,72 +50,160 @@ static int usage_error(const ShoalUsage *usage, const char *what, const char *wh
     return SHOAL_EXIT_USAGE;
 }
 
+static int value_error(const ShoalUsage *usage, const ShoalFlag *flag, const char *text,
+                       const char *expected) {
+    char which[256];
+    snprintf(which, sizeof which, "--%s=%.128s: %s", flag->name, text, expected);
+    return usage_error(usage, "", which);
+}
+
 static int store_count(const ShoalUsage *usage, const ShoalFlag *flag, const char *text) {
-    char *end, which[256];
+    char *end;
     errno = 0;
     long value = strtol(text, &end, 10);
-    if (end == text || *end || errno || value < 0 || value > INT_MAX) {
-        snprintf(which, sizeof which, "--%s=%s: a whole number is expected", flag->name, text);
-        return usage_error(usage, "", which);
-    }
+    if (end == text || *end || errno || value < 0 || value > INT_MAX)
+        return value_error(usage, flag, text, "a whole number is expected");
     *(int *)flag->value = (int)value;
     return -1;
 }
 
-static int store(const ShoalUsage *usage, const ShoalFlag *flag, const char *text) {
-    if (flag->kind == SHOAL_FLAG_COUNT)
-        return store_count(usage, flag, text);
-    if (flag->kind == SHOAL_FLAG_SWITCH)
-        *(bool *)flag->value = true;
-    else
-        *(const char **)flag->value = text;
+static int store_size(const ShoalUsage *usage, const ShoalFlag *flag, const char *text) {
+    static const char UNITS[] = "kKmMgG";
+    char *end;
+    errno = 0;
+    long long value = strtoll(text, &end, 10);
+    const char *unit = *end ? strchr(UNITS, *end) : NULL;
+    int shift = unit ? 10 * (1 + (int)(unit - UNITS) / 2) : 0;
+    if (end == text || end[unit != NULL] || errno || value < 0 || value > LLONG_MAX >> shift)
+        return value_error(usage, flag, text, "a size is expected, such as 512M or 2G");
+    *(long long *)flag->value = value << shift;
     return -1;
 }
 
-static int take_operands(const ShoalUsage *usage, int argc, char **argv, const char **operands) {
-    if (argc - optind > usage->n_operands)
-        return usage_error(usage, "unexpected argument: ", argv[optind + usage->n_operands]);
-    if (argc - optind < usage->n_operands)
-        return usage_error(usage, "missing arguments: ", usage->operands);
-    for (int i = 0; i < usage->n_operands; i++)
-        operands[i] = argv[optind + i];
+/* text: NULL when none was given. */
+static int store(const ShoalUsage *usage, const ShoalFlag *flag, const char *text) {
+    switch (flag->kind) {
+    case SHOAL_FLAG_COUNT:
+        return store_count(usage, flag, text);
+    case SHOAL_FLAG_SIZE:
+        return store_size(usage, flag, text);
+    case SHOAL_FLAG_SWITCH:
+        *(bool *)flag->value = true;
+        break;
+    case SHOAL_FLAG_OPTIONAL:
+        *(ShoalOptionalText *)flag->value = (ShoalOptionalText){.given = true, .text = text};
+        break;
+    case SHOAL_FLAG_TEXT:
+        *(const char **)flag->value = text;
+        break;
+    }
     return -1;
+}
+
+/* ---- names ---- */
+
+enum { HELP = -1, UNKNOWN = -2, AMBIGUOUS = -3 };
+
+static char with_dash(char c) {
+    return c == '_' ? '-' : c;
+}
+
+static bool begins_with(const char *name, const char *start, size_t length) {
+    for (size_t i = 0; i < length; i++)
+        if (!name[i] || with_dash(name[i]) != with_dash(start[i]))
+            return false;
+    return true;
+}
+
+/* The flag of that name, or the only one whose name begins like that. */
+static int find(const ShoalUsage *usage, const char *name, size_t length) {
+    int found = UNKNOWN;
+    if (length == 1 && name[0] == 'h')
+        return HELP;
+    for (int i = -1; i < usage->n_flags && length > 0; i++) {
+        const char *candidate = i < 0 ? "help" : usage->flags[i].name;
+        if (!begins_with(candidate, name, length))
+            continue;
+        if (!candidate[length])
+            return i;
+        found = found == UNKNOWN ? i : AMBIGUOUS;
+    }
+    return found;
+}
+
+/* ---- arguments ---- */
+
+typedef struct Arguments {
+    const ShoalUsage *usage;
+    int argc;
+    char **argv;
+    int at; /* the next one */
+    bool seen[MAX_FLAGS];
+    const char **operands;
+    int n_operands;
+    const char *unexpected; /* the first operand too many */
+} Arguments;
+
+/* Whether a flag takes the argument after it as its value. */
+static bool takes_next(const Arguments *a, const ShoalFlag *flag) {
+    if (flag->kind == SHOAL_FLAG_SWITCH || a->at >= a->argc)
+        return false;
+    return flag->kind != SHOAL_FLAG_OPTIONAL || a->argv[a->at][0] != '-';
+}
+
+/* Returns -1 to go on, else the exit code. */
+static int take_flag(Arguments *a, const char *argument) {
+    const char *name = argument + 1 + (argument[1] == '-');
+    size_t length = strcspn(name, "=");
+    int i = find(a->usage, name, length);
+    if (i == HELP && !name[length]) {
+        print_manual(a->usage);
+        return SHOAL_EXIT_OK;
+    }
+    if (i < 0)
+        return usage_error(
+            a->usage, i == AMBIGUOUS ? "several flags begin like " : "unknown flag: ", argument);
+    const ShoalFlag *flag = &a->usage->flags[i];
+    const char *value = name[length] ? name + length + 1 : NULL;
+    if (value && flag->kind == SHOAL_FLAG_SWITCH)
+        return value_error(a->usage, flag, value, "it takes no value");
+    if (!value && takes_next(a, flag))
+        value = a->argv[a->at++];
+    if (!value && flag->kind != SHOAL_FLAG_SWITCH && flag->kind != SHOAL_FLAG_OPTIONAL)
+        return usage_error(a->usage, "a value is missing after ", argument);
+    if (a->seen[i])
+        return usage_error(a->usage, "given twice: --", flag->name);
+    a->seen[i] = true;
+    return store(a->usage, flag, value);
+}
+
+static void take_operand(Arguments *a, const char *argument) {
+    if (a->n_operands < a->usage->n_operands)
+        a->operands[a->n_operands++] = argument;
+    else if (!a->unexpected)
+        a->unexpected = argument;
 }
 
 int shoal_flags_parse(const ShoalUsage *usage, int argc, char **argv, const char **operands) {
-    struct option options[MAX_FLAGS + 2] = {{0}};
-    int n = 0;
-    for (; n < usage->n_flags && n < MAX_FLAGS; n++)
-        options[n] = (struct option){usage->flags[n].name,
-                                     usage->flags[n].kind == SHOAL_FLAG_SWITCH ? no_argument
-                                                                               : required_argument,
-                                     NULL, n + 1};
-    options[n] = (struct option){"help", no_argument, NULL, 'h'};
-    opterr = 0;
-    optind = 1;
-    bool seen[MAX_FLAGS] = {false};
-    for (;;) {
-        int at = optind;
-        /* Long options with one dash too: `-solver FILE` is how Caffe's manuals write it. */
-        int c = getopt_long_only(argc, argv, ":", options, NULL);
-        if (c == -1)
-            return take_operands(usage, argc, argv, operands);
-        if (c == 'h') {
-            print_manual(usage);
-            return SHOAL_EXIT_OK;
+    Arguments a = {.usage = usage, .argc = argc, .argv = argv, .at = 1, .operands = operands};
+    bool only_operands = false;
+    while (a.at < argc) {
+        const char *argument = argv[a.at++];
+        if (only_operands || argument[0] != '-' || !argument[1]) {
+            take_operand(&a, argument);
+        } else if (!strcmp(argument, "--")) {
+            only_operands = true;
+        } else {
+            int code = take_flag(&a, argument);
+            if (code >= 0)
+                return code;
         }
-        const char *shown = argv[at < argc ? at : argc - 1];
-        if (c == ':')
-            return usage_error(usage, "a value is missing after ", shown);
-        if (c < 1 || c > usage->n_flags)
-            return usage_error(usage, "unknown flag: ", shown);
-        if (seen[c - 1])
-            return usage_error(usage, "given twice: --", usage->flags[c - 1].name);
-        seen[c - 1] = true;
-        int code = store(usage, &usage->flags[c - 1], optarg);
-        if (code >= 0)
-            return code;
     }
+    if (a.unexpected)
+        return usage_error(usage, "unexpected argument: ", a.unexpected);
+    if (a.n_operands < usage->n_operands)
+        return usage_error(usage, "missing arguments: ", usage->operands);
+    return -1;
 }
 
 int shoal_cli_fail(const char *command, const ShoalError *error) {

@@ -1,6 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,31 +8,31 @@
 #include "base/clock.h"
 #include "cli/cli.h"
 
-enum { REDRAW_MS = 100, PANEL_ROWS_MAX = 64, BAR_WIDTH = 32, SHARE_BAR_WIDTH = 20 };
+enum { REDRAW_MS = 100, LINES_OF_WORKERS_MAX = 16, LINE_SIZE = 512 };
 
 struct ShoalScreen {
-    bool terminal, colour;
-    int panel_lines; /* drawn below the cursor's home */
+    bool terminal;
     uint64_t drawn_ms;
     char title[64];
     char last_test[256];
     char *last_panel; /* as it was after the last iteration; NULL before */
-    int rows, columns;
-    /* the panel under construction */
-    char *text;
-    size_t size, used;
+    ShoalPanel panel; /* lines: what stands above the cursor and will be replaced */
+    int expected;     /* workers that the run waits for; 0: it has begun */
+    int members;      /* now */
+    uint64_t generation;
 };
 
-ShoalScreen *shoal_screen_create(void) {
+ShoalScreen *shoal_screen_create(int workers) {
     ShoalScreen *screen = calloc(1, sizeof *screen);
     if (!screen)
         return NULL;
     const char *term = getenv("TERM"), *no_colour = getenv("NO_COLOR");
     screen->terminal = isatty(STDOUT_FILENO) && term && strcmp(term, "dumb") != 0;
-    screen->colour = screen->terminal && !(no_colour && no_colour[0]);
-    screen->size = 64 * 1024;
-    screen->text = malloc(screen->size);
-    if (screen->text)
+    screen->panel.colour = screen->terminal && !(no_colour && no_colour[0]);
+    screen->panel.size = 128 * 1024;
+    screen->panel.text = malloc(screen->panel.size);
+    screen->expected = workers;
+    if (screen->panel.text)
         return screen;
     free(screen);
     return NULL;
@@ -44,128 +42,30 @@ void shoal_screen_destroy(ShoalScreen *screen) {
     if (!screen)
         return;
     free(screen->last_panel);
-    free(screen->text);
+    free(screen->panel.text);
     free(screen);
 }
 
 /* ---- the panel ---- */
 
-__attribute__((format(printf, 2, 3))) static void add(ShoalScreen *screen, const char *format,
-                                                      ...) {
-    va_list args;
-    va_start(args, format);
-    int n = vsnprintf(screen->text + screen->used, screen->size - screen->used, format, args);
-    va_end(args);
-    if (n > 0)
-        screen->used +=
-            (size_t)n < screen->size - screen->used ? (size_t)n : screen->size - screen->used - 1;
-}
-
-static void colour(ShoalScreen *screen, const char *code) {
-    if (screen->colour)
-        add(screen, "\033[%sm", code);
-}
-
-static void end_line(ShoalScreen *screen) {
-    add(screen, "\033[K\n");
-    screen->panel_lines++;
-}
-
-static void add_bar(ShoalScreen *screen, double fraction, int width) {
-    int full = (int)lround(fraction * width);
-    for (int i = 0; i < width; i++)
-        add(screen, "%s", i < full ? "█" : "░");
-}
-
-static void add_duration(ShoalScreen *screen, double seconds) {
-    long s = seconds < 0 || !isfinite(seconds) ? 0 : lround(seconds);
-    if (s >= 3600)
-        add(screen, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
-    else
-        add(screen, "%ld:%02ld", s / 60, s % 60);
-}
-
-static void add_head(ShoalScreen *screen, const ShoalEvent *event) {
-    int done = event->iter + 1;
-    double fraction = event->max_iter > 0 ? (double)done / event->max_iter : 1;
-    colour(screen, "1");
-    add(screen, "%s  ", screen->title);
-    colour(screen, "0;36");
-    add_bar(screen, fraction, BAR_WIDTH);
-    colour(screen, "0");
-    add(screen, " %3.0f %%  iteration %d/%d  ", 100 * fraction, done, event->max_iter);
-    double left = event->images_per_s > 0
-                      ? (double)(event->max_iter - done) * event->batch / event->images_per_s
-                      : 0;
-    add(screen, "ETA ");
-    add_duration(screen, left);
-    end_line(screen);
-    add(screen, "loss ");
-    colour(screen, "1");
-    add(screen, "%-10.4g", (double)event->loss);
-    colour(screen, "0");
-    add(screen, "lr %-11.4g%.0f images/s", (double)event->rate, event->images_per_s);
-    if (screen->last_test[0])
-        add(screen, "   test: %s", screen->last_test);
-    end_line(screen);
-}
-
-/* The time of a worker as a bar in three parts: compute, communication, waiting. */
-static void add_split(ShoalScreen *screen, const ShoalWorkerStatus *worker) {
-    static const char *const COLOURS[] = {"32", "33", "90"};
-    static const char *const MARKS[] = {"█", "▓", "░"};
-    double parts[] = {worker->compute, worker->communication, worker->waiting};
-    int drawn = 0;
-    double sum = 0;
-    for (int p = 0; p < 3; p++) {
-        sum += parts[p];
-        int end = p == 2 ? SHARE_BAR_WIDTH : (int)lround(sum * SHARE_BAR_WIDTH);
-        colour(screen, COLOURS[p]);
-        for (; drawn < end && drawn < SHARE_BAR_WIDTH; drawn++)
-            add(screen, "%s", MARKS[p]);
-    }
-    colour(screen, "0");
-    add(screen, " %3.0f %3.0f %3.0f %%", 100 * parts[0], 100 * parts[1], 100 * parts[2]);
-}
-
-static void add_workers(ShoalScreen *screen, const ShoalEvent *event) {
-    if (event->n_workers == 0)
-        return;
-    add(screen, "%-3s %-24s %5s %9s  %-*s", "", "worker", "share", "images/s", SHARE_BAR_WIDTH,
-        "compute/comm./waiting");
-    end_line(screen);
-    int fit = screen->rows - 6 < PANEL_ROWS_MAX ? screen->rows - 6 : PANEL_ROWS_MAX;
-    int shown = event->n_workers <= fit ? event->n_workers : fit > 1 ? fit - 1 : 1;
-    for (int i = 0; i < shown; i++) {
-        const ShoalWorkerStatus *worker = &event->workers[i];
-        add(screen, "%3d %-24.24s %5d %9.0f  ", i, worker->name, worker->share,
-            worker->images_per_s);
-        add_split(screen, worker);
-        end_line(screen);
-    }
-    if (shown < event->n_workers) {
-        add(screen, "    ... and %d more", event->n_workers - shown);
-        end_line(screen);
-    }
-}
-
 static void home(ShoalScreen *screen) {
-    if (screen->panel_lines)
-        add(screen, "\033[%dA\r", screen->panel_lines);
-    screen->panel_lines = 0;
+    if (screen->panel.lines)
+        printf("\033[%dA\r", screen->panel.lines);
+    screen->panel.lines = 0;
 }
 
-static void flush(ShoalScreen *screen) {
-    fwrite(screen->text, 1, screen->used, stdout);
-    fflush(stdout);
-    screen->used = 0;
+/* A line that is too long is cut, not wrapped. */
+static void put_panel(const char *text, size_t size) {
+    fputs("\033[?7l", stdout);
+    fwrite(text, 1, size, stdout);
+    fputs("\033[J\033[?7h", stdout);
 }
 
-static void measure_window(ShoalScreen *screen) {
+static void measure_window(ShoalPanel *panel) {
     struct winsize window;
     bool known = ioctl(STDOUT_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_row > 0;
-    screen->rows = known ? window.ws_row : 24;
-    screen->columns = known ? window.ws_col : 80;
+    panel->rows = known ? window.ws_row : 24;
+    panel->columns = known ? window.ws_col : 80;
 }
 
 static void draw(ShoalScreen *screen, const ShoalEvent *event) {
@@ -174,27 +74,24 @@ static void draw(ShoalScreen *screen, const ShoalEvent *event) {
     if (!last && screen->drawn_ms && now - screen->drawn_ms < REDRAW_MS)
         return;
     screen->drawn_ms = now;
-    measure_window(screen);
-    screen->used = 0;
     home(screen);
-    size_t body = screen->used;
-    add(screen, "\033[?7l"); /* a line that is too long is cut, not wrapped */
-    add_head(screen, event);
-    add_workers(screen, event);
-    add(screen, "\033[J\033[?7h");
-    if (last)
-        screen->last_panel = strndup(screen->text + body, screen->used - body);
-    flush(screen);
+    ShoalPanel *panel = &screen->panel;
+    measure_window(panel);
+    shoal_panel_draw(panel, screen->title, screen->last_test, event);
+    put_panel(panel->text, panel->used);
+    fflush(stdout);
+    if (last) {
+        free(screen->last_panel); /* the last iteration may be computed twice */
+        screen->last_panel = strndup(panel->text, panel->used);
+    }
 }
 
 /* Lines that stay: written where the panel was; the next event draws it again below. */
 static void clear_panel(ShoalScreen *screen) {
-    if (!screen->terminal || !screen->panel_lines)
+    if (!screen->terminal || !screen->panel.lines)
         return;
-    screen->used = 0;
     home(screen);
-    add(screen, "\033[J");
-    flush(screen);
+    fputs("\033[J", stdout);
     screen->drawn_ms = 0;
 }
 
@@ -211,6 +108,42 @@ static void print_outputs(const char *kind, const ShoalEvent *event) {
     }
 }
 
+/* What is known of a device: ", 41 C, clock 62%, battery 87% (charging)". */
+static void print_device(const ShoalWorkerStatus *w) {
+    if (w->temperature > 0)
+        printf(", %.0f C", w->temperature);
+    if (w->clock > 0)
+        printf(", clock %.0f%%", 100 * w->clock);
+    if (w->battery >= 0)
+        printf(", battery %d%%%s", w->battery, w->charging ? " (charging)" : "");
+}
+
+static void print_cluster(const ShoalClusterStatus *cluster) {
+    printf(
+        "    Cluster: generation %llu, %d worker%s, sums %.1f ms (%.1f ms exposed) and %.4g MB, ",
+        (unsigned long long)cluster->generation, cluster->n_workers,
+        cluster->n_workers == 1 ? "" : "s", cluster->communication_ms, cluster->exposed_ms,
+        cluster->reduced_mb);
+    printf("samples %.4g MB (%.0f%% cached)\n", cluster->samples_mb, 100 * cluster->cached);
+    int shown =
+        cluster->n_workers <= LINES_OF_WORKERS_MAX ? cluster->n_workers : LINES_OF_WORKERS_MAX - 1;
+    for (int i = 0; i < shown; i++) {
+        const ShoalWorkerStatus *w = &cluster->workers[i];
+        char name[128];
+        shoal_text_clean(w->name, false, name, sizeof name);
+        printf("    Worker %d (%s): share %d, %.1f images/s, compute %.0f%%, communication %.0f%%, "
+               "waiting %.0f%%",
+               i, name, w->share, w->images_per_s, 100 * w->compute, 100 * w->communication,
+               100 * w->waiting);
+        print_device(w);
+        printf("\n");
+    }
+    char rest[192];
+    shoal_text_group(cluster->workers + shown, cluster->n_workers - shown, rest, sizeof rest);
+    if (shown < cluster->n_workers)
+        printf("    ... and %d more: %s\n", cluster->n_workers - shown, rest);
+}
+
 static void print_iteration(const ShoalEvent *event) {
     printf("Iteration %d, loss = %g\n", event->iter, (double)event->loss);
     print_outputs("Train", event);
@@ -218,13 +151,8 @@ static void print_iteration(const ShoalEvent *event) {
         return;
     printf("Iteration %d, lr = %g, %.1f images/s\n", event->iter, (double)event->rate,
            event->images_per_s);
-    for (int i = 0; i < event->n_workers; i++) {
-        const ShoalWorkerStatus *w = &event->workers[i];
-        printf("    Worker %d (%s): share %d, %.1f images/s, compute %.0f%%, communication %.0f%%, "
-               "waiting %.0f%%\n",
-               i, w->name, w->share, w->images_per_s, 100 * w->compute, 100 * w->communication,
-               100 * w->waiting);
-    }
+    if (event->cluster)
+        print_cluster(event->cluster);
 }
 
 static void keep_test(ShoalScreen *screen, const ShoalEvent *event) {
@@ -249,6 +177,73 @@ static void show_start(ShoalScreen *screen, const ShoalEvent *event) {
     printf("\n");
 }
 
+/* ---- who comes and goes ---- */
+
+static const char *plural(int n) {
+    return n == 1 ? "" : "s";
+}
+
+static void print_in(const ShoalScreen *screen, const char *colour, const char *line) {
+    if (screen->panel.colour)
+        printf("\033[%sm%s\033[0m\n", colour, line);
+    else
+        printf("%s\n", line);
+}
+
+/* Before the run begins a terminal has one line for all of them. */
+static void show_joined(ShoalScreen *screen, const ShoalEvent *event) {
+    screen->members = event->n_workers;
+    bool begin = screen->expected > 0;
+    int expected = screen->expected;
+    if (event->n_workers >= expected)
+        screen->expected = 0;
+    char who[LINE_SIZE];
+    shoal_text_clean(event->text, false, who, sizeof who);
+    if (begin && screen->terminal) {
+        printf("Workers: %d of %d\n", event->n_workers, expected);
+        screen->panel.lines = screen->expected > 0;
+    } else if (begin) {
+        printf("Worker %d of %d joined: %s\n", event->n_workers, expected, who);
+    } else {
+        printf("Worker joined: %s (%d worker%s)\n", who, event->n_workers,
+               plural(event->n_workers));
+    }
+}
+
+static void show_lost(ShoalScreen *screen, const ShoalEvent *event) {
+    screen->members = event->n_workers;
+    char who[LINE_SIZE], line[LINE_SIZE + 64];
+    shoal_text_clean(event->text, false, who, sizeof who);
+    snprintf(line, sizeof line, "Worker lost: %s (%d worker%s left)", who, event->n_workers,
+             plural(event->n_workers));
+    print_in(screen, "31", line);
+}
+
+static void show_paused(const ShoalScreen *screen, const ShoalEvent *event) {
+    char why[LINE_SIZE], line[LINE_SIZE + 64];
+    shoal_text_clean(event->text, false, why, sizeof why);
+    snprintf(line, sizeof line, "Paused: %s", why);
+    print_in(screen, "33", line);
+}
+
+static void show_generation(const ShoalEvent *event) {
+    printf("Generation %llu: %d worker%s\n", (unsigned long long)event->generation,
+           event->n_workers, plural(event->n_workers));
+}
+
+static void show_recovered(const ShoalScreen *screen, const ShoalEvent *event) {
+    int members = event->n_workers > 0 ? event->n_workers : screen->members;
+    uint64_t generation = event->generation > 0 ? event->generation : screen->generation;
+    printf("Going on with %d worker%s (generation %llu), %.2f s after the loss.\n", members,
+           plural(members), (unsigned long long)generation, event->recovery_s);
+}
+
+static void print_text(const char *text) {
+    char clean[4096];
+    shoal_text_clean(text, true, clean, sizeof clean);
+    printf("%s\n", clean);
+}
+
 static void print_event(ShoalScreen *screen, const ShoalEvent *event) {
     switch (event->kind) {
     case SHOAL_EVENT_START:
@@ -268,14 +263,35 @@ static void print_event(ShoalScreen *screen, const ShoalEvent *event) {
     case SHOAL_EVENT_SNAPSHOT:
         printf("Snapshotting to %s\n", event->text);
         break;
+    case SHOAL_EVENT_JOINED:
+        show_joined(screen, event);
+        break;
+    case SHOAL_EVENT_LOST:
+        show_lost(screen, event);
+        break;
+    case SHOAL_EVENT_PAUSED:
+        show_paused(screen, event);
+        break;
+    case SHOAL_EVENT_GENERATION:
+        show_generation(event);
+        break;
+    case SHOAL_EVENT_RECOVERED:
+        show_recovered(screen, event);
+        break;
     default:
-        printf("%s\n", event->text ? event->text : "");
+        print_text(event->text);
         break;
     }
     fflush(stdout);
 }
 
 void shoal_screen_show(ShoalScreen *screen, const ShoalEvent *event) {
+    if (event->kind == SHOAL_EVENT_GENERATION) {
+        screen->members = event->n_workers;
+        screen->generation = event->generation;
+        if (screen->terminal) /* the panel says it */
+            return;
+    }
     if (event->kind == SHOAL_EVENT_ITERATION && screen->terminal) {
         draw(screen, event);
         return;
@@ -286,6 +302,6 @@ void shoal_screen_show(ShoalScreen *screen, const ShoalEvent *event) {
         return;
     clear_panel(screen);
     if (event->kind == SHOAL_EVENT_END && screen->last_panel)
-        fputs(screen->last_panel, stdout); /* for good, below everything that came after it */
+        put_panel(screen->last_panel, strlen(screen->last_panel)); /* for good, below the rest */
     print_event(screen, event);
 }

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -13,8 +14,33 @@ static void on_event(void *context, const ShoalEvent *event) {
     }
 }
 
+/* Fills what flags do not say directly. cache_bytes, rejoin_s: -1 when they were not given. */
+static ShoalStatus complete(ShoalWorkerOptions *options, long long cache_bytes, int rejoin_s,
+                            ShoalError *error) {
+    if (!options->token)
+        options->token = getenv("SHOAL_TOKEN");
+    if (!options->join)
+        return shoal_error_set(error, SHOAL_ERR_ARGUMENT, "--join=ADDR:PORT is missing");
+    if (!options->token)
+        return shoal_error_set(error, SHOAL_ERR_ARGUMENT,
+                               "the cluster's secret is missing: give --token or set SHOAL_TOKEN "
+                               "to what the coordinator printed");
+    if (rejoin_s > INT_MAX / 1000)
+        return shoal_error_set(error, SHOAL_ERR_ARGUMENT,
+                               "--rejoin-timeout=%d: at most %d seconds work", rejoin_s,
+                               INT_MAX / 1000);
+    /* In the options, 0 stands for what is usual, and a negative number for none. */
+    if (cache_bytes >= 0)
+        options->cache_bytes = cache_bytes > 0 ? cache_bytes : -1;
+    if (rejoin_s >= 0)
+        options->rejoin_timeout_ms = rejoin_s > 0 ? rejoin_s * 1000 : -1;
+    return SHOAL_OK;
+}
+
 static int run(int argc, char **argv) {
     bool joined = false;
+    long long cache_bytes = -1;
+    int rejoin_s = -1;
     ShoalWorkerOptions options = {
         .stop = shoal_cli_catch_signals(), .on_event = on_event, .context = &joined};
     const ShoalFlag flags[] = {
@@ -22,6 +48,20 @@ static int run(int argc, char **argv) {
         {"token", SHOAL_FLAG_TEXT, &options.token, "TEXT",
          "the cluster's secret (default: SHOAL_TOKEN); other\nusers of this machine can see it on "
          "a command line"},
+        {"name", SHOAL_FLAG_TEXT, &options.name, "TEXT",
+         "what people call this worker; several on one machine\nneed different ones (default: the "
+         "host's name)"},
+        {"cache-dir", SHOAL_FLAG_TEXT, &options.cache_dir, "DIR",
+         "keep the samples that were received there, so that\nthey need not be sent again when "
+         "this worker comes\nback (default: keep them in memory)"},
+        {"cache-size", SHOAL_FLAG_SIZE, &cache_bytes, "SIZE",
+         "keep no more of them: bytes, or with K, M, G; 0:\nkeep none (default 256M)"},
+        {"pace", SHOAL_FLAG_COUNT, &options.pace, "N",
+         "compute no more than N images a second, so that the\ndevice stays cool (default: as "
+         "fast as possible)"},
+        {"rejoin-timeout", SHOAL_FLAG_COUNT, &rejoin_s, "SECONDS",
+         "how long to try to come back when the coordinator is\nlost; 0: end at once (default "
+         "600)"},
         {"threads", SHOAL_FLAG_COUNT, &options.engine.threads, "N",
          "threads (default: one for each of the fastest cores)"},
         SHOAL_FLAGS_ENGINE(options.engine),
@@ -37,16 +77,8 @@ static int run(int argc, char **argv) {
     int code = shoal_flags_parse(&usage, argc, argv, NULL);
     if (code >= 0)
         return code;
-    if (!options.token)
-        options.token = getenv("SHOAL_TOKEN");
     ShoalError error = {0};
-    if (!options.join)
-        shoal_error_set(&error, SHOAL_ERR_ARGUMENT, "--join=ADDR:PORT is missing");
-    else if (!options.token)
-        shoal_error_set(&error, SHOAL_ERR_ARGUMENT,
-                        "the cluster's secret is missing: give --token or set SHOAL_TOKEN to what "
-                        "the coordinator printed");
-    if (!error.status)
+    if (!complete(&options, cache_bytes, rejoin_s, &error))
         shoal_worker(&options, &error);
     /* The coordinator that started this worker knows of the failure, and tells it once. */
     if (error.status && joined && getenv("SHOAL_OWN_WORKER"))

@@ -6,8 +6,8 @@
 #include "base/error.h"
 
 static void push(ShoalWorker *worker, ShoalWorkerActionKind kind, uint64_t round) {
-    /* At most a REPORT that nobody has read yet and one more: a RUN, and so the next REPORT, comes
-     * only when the queue is empty. */
+    /* At most a REPORT that nobody has read yet, and CONNECT, READY, START: a RUN, and so the next
+     * REPORT, comes only when the queue is empty. */
     const unsigned capacity = sizeof(worker->queue) / sizeof(worker->queue[0]);
     if (worker->count == capacity)
         return;
@@ -25,6 +25,12 @@ static void forget_all_but_reports(ShoalWorker *worker) {
             worker->queue[(worker->head + kept++) % capacity] = action;
     }
     worker->count = kept;
+}
+
+/* Of a membership that is over for this worker: what comes for it was under way. */
+static bool is_stale(const ShoalWorker *worker, uint64_t generation) {
+    return generation < worker->generation ||
+           (generation == worker->generation && worker->phase == SHOAL_WORKER_ABORTED);
 }
 
 void shoal_worker_init(ShoalWorker *worker, unsigned window) {
@@ -58,9 +64,39 @@ ShoalStatus shoal_worker_generation(ShoalWorker *worker, uint64_t generation, un
     worker->generation = generation;
     worker->rank = rank;
     worker->size = size;
-    worker->any_round = worker->running = false;
+    worker->running = false;
+    worker->next_round = worker->run_round = 0;
     worker->phase = SHOAL_WORKER_CONNECTING;
     push(worker, SHOAL_WORKER_CONNECT, 0);
+    return SHOAL_OK;
+}
+
+ShoalStatus shoal_worker_start(ShoalWorker *worker, uint64_t generation, uint64_t first_round,
+                               bool *accepted, ShoalError *err) {
+    unsigned long long g = generation;
+    if (is_stale(worker, generation)) {
+        *accepted = false;
+        return SHOAL_OK;
+    }
+    if (generation > worker->generation)
+        return shoal_error_set(err, SHOAL_ERR_PROTOCOL,
+                               "the coordinator started generation %llu, which was never announced "
+                               "(the present one is %llu)",
+                               g, (unsigned long long)worker->generation);
+    if (worker->phase != SHOAL_WORKER_READY_TO_START)
+        return shoal_error_set(err, SHOAL_ERR_PROTOCOL,
+                               "the coordinator started generation %llu %s", g,
+                               worker->phase == SHOAL_WORKER_RUNNING   ? "twice"
+                               : worker->phase == SHOAL_WORKER_STOPPED ? "after it had said stop"
+                                                                       : "before it was ready");
+    if (first_round == UINT64_MAX)
+        return shoal_error_set(err, SHOAL_ERR_PROTOCOL,
+                               "generation %llu begins with round %llu, which is no round number",
+                               g, (unsigned long long)first_round);
+    worker->phase = SHOAL_WORKER_RUNNING;
+    worker->next_round = worker->run_round = first_round;
+    push(worker, SHOAL_WORKER_START, first_round);
+    *accepted = true;
     return SHOAL_OK;
 }
 
@@ -74,13 +110,14 @@ static ShoalStatus check_round(const ShoalWorker *worker, uint64_t generation, u
                                r, g, (unsigned long long)worker->generation);
     if (worker->phase != SHOAL_WORKER_RUNNING)
         return shoal_error_set(err, SHOAL_ERR_PROTOCOL,
-                               "round %llu came before this worker was ready, or after stop", r);
+                               "round %llu came before its generation was started, or after stop",
+                               r);
     if (round == UINT64_MAX)
         return shoal_error_set(err, SHOAL_ERR_PROTOCOL, "round %llu is no round number", r);
-    if (worker->any_round && round != worker->next_round)
+    if (round != worker->next_round)
         return shoal_error_set(err, SHOAL_ERR_PROTOCOL, "round %llu came; expected round %llu", r,
                                (unsigned long long)worker->next_round);
-    if (worker->any_round && worker->next_round - worker->run_round >= worker->window)
+    if (worker->next_round - worker->run_round >= worker->window)
         return shoal_error_set(err, SHOAL_ERR_PROTOCOL,
                                "round %llu came while %u rounds are waiting, which is the most "
                                "that was agreed",
@@ -90,19 +127,13 @@ static ShoalStatus check_round(const ShoalWorker *worker, uint64_t generation, u
 
 ShoalStatus shoal_worker_round(ShoalWorker *worker, uint64_t generation, uint64_t round,
                                bool *accepted, ShoalError *err) {
-    bool stale = generation < worker->generation ||
-                 (generation == worker->generation && worker->phase == SHOAL_WORKER_ABORTED);
-    if (stale) {
+    if (is_stale(worker, generation)) {
         *accepted = false;
         return SHOAL_OK;
     }
     ShoalStatus status = check_round(worker, generation, round, err);
     if (status)
         return status;
-    if (!worker->any_round) {
-        worker->any_round = true;
-        worker->first_round = worker->run_round = round;
-    }
     worker->next_round = round + 1;
     *accepted = true;
     return SHOAL_OK;
@@ -120,7 +151,7 @@ void shoal_worker_stop(ShoalWorker *worker) {
 void shoal_worker_connected(ShoalWorker *worker, uint64_t generation) {
     if (generation != worker->generation || worker->phase != SHOAL_WORKER_CONNECTING)
         return;
-    worker->phase = SHOAL_WORKER_RUNNING;
+    worker->phase = SHOAL_WORKER_READY_TO_START;
     push(worker, SHOAL_WORKER_READY, 0);
 }
 
@@ -134,8 +165,7 @@ void shoal_worker_done(ShoalWorker *worker, uint64_t generation, uint64_t round)
 }
 
 void shoal_worker_ring_lost(ShoalWorker *worker, uint64_t generation) {
-    if (generation != worker->generation ||
-        (worker->phase != SHOAL_WORKER_CONNECTING && worker->phase != SHOAL_WORKER_RUNNING))
+    if (!shoal_worker_is_current(worker, generation))
         return;
     forget_all_but_reports(worker);
     worker->phase = SHOAL_WORKER_ABORTED;
@@ -151,8 +181,8 @@ bool shoal_worker_next_action(ShoalWorker *worker, ShoalWorkerAction *action) {
         worker->count--;
         return true;
     }
-    bool waiting = worker->any_round && worker->run_round < worker->next_round;
-    if (worker->phase != SHOAL_WORKER_RUNNING || worker->running || !waiting)
+    if (worker->phase != SHOAL_WORKER_RUNNING || worker->running ||
+        worker->run_round == worker->next_round)
         return false;
     worker->running = true;
     *action = (ShoalWorkerAction){
@@ -162,5 +192,6 @@ bool shoal_worker_next_action(ShoalWorker *worker, ShoalWorkerAction *action) {
 
 bool shoal_worker_is_current(const ShoalWorker *worker, uint64_t generation) {
     return generation == worker->generation &&
-           (worker->phase == SHOAL_WORKER_CONNECTING || worker->phase == SHOAL_WORKER_RUNNING);
+           (worker->phase == SHOAL_WORKER_CONNECTING ||
+            worker->phase == SHOAL_WORKER_READY_TO_START || worker->phase == SHOAL_WORKER_RUNNING);
 }

@@ -10,12 +10,12 @@
 
 /* The worker's side of the rounds, as a pure state machine: which message is legal now and what to
  * do next. No I/O, no clock, no allocation. Not thread-safe: whoever owns the control connection
- * owns this, too.
+ * owns this, too. One of these lives as long as one connection.
  *
- *     IDLE --Generation--> CONNECTING --ring up--> RUNNING --Stop--> STOPPED
- *                              ^    \                 |
- *                              |     +-- ring broke --+--> ABORTED (waits for Generation or Stop)
- *                              +---------- Generation ----------+
+ *     IDLE --Generation--> CONNECTING --ring up--> READY --Start--> RUNNING --Stop--> STOPPED
+ *                              ^   \                  |                |
+ *                              |    +--- ring broke --+----------------+--> ABORTED
+ *                              +-- Generation, from wherever --------------/
  *
  * Actions are read with shoal_worker_next_action; RUN comes when no round is being done and the
  * next one has arrived. */
@@ -23,6 +23,7 @@
 typedef enum ShoalWorkerPhase {
     SHOAL_WORKER_IDLE,
     SHOAL_WORKER_CONNECTING,
+    SHOAL_WORKER_READY_TO_START,
     SHOAL_WORKER_RUNNING,
     SHOAL_WORKER_ABORTED,
     SHOAL_WORKER_STOPPED
@@ -31,6 +32,7 @@ typedef enum ShoalWorkerPhase {
 typedef enum ShoalWorkerActionKind {
     SHOAL_WORKER_CONNECT, /* leave the old ring, join that of `generation`; then connected() */
     SHOAL_WORKER_READY,   /* send Ready of `generation` */
+    SHOAL_WORKER_START,   /* begin `generation`: who is needy gets the state, the others give it */
     SHOAL_WORKER_RUN,     /* do round `round`; then done() */
     SHOAL_WORKER_REPORT,  /* send Report of `round` */
     SHOAL_WORKER_ABORT,   /* send Aborted of `generation` */
@@ -40,7 +42,7 @@ typedef enum ShoalWorkerActionKind {
 typedef struct ShoalWorkerAction {
     ShoalWorkerActionKind kind;
     uint64_t generation;
-    uint64_t round; /* RUN, REPORT */
+    uint64_t round; /* START (the first one), RUN, REPORT */
 } ShoalWorkerAction;
 
 /* The caller's storage; look at it through the functions only. */
@@ -48,10 +50,9 @@ typedef struct ShoalWorker {
     ShoalWorkerPhase phase;
     unsigned window, rank, size;
     uint64_t generation;
-    uint64_t first_round; /* of this generation; valid when any has arrived */
-    uint64_t next_round;  /* the one that must arrive next, when any has */
-    uint64_t run_round;   /* the one that is being done, or is to be done next */
-    bool any_round, running;
+    uint64_t next_round; /* the one that must arrive next; valid from Start on */
+    uint64_t run_round;  /* the one that is being done, or is to be done next */
+    bool running;
     unsigned head, count;
     ShoalWorkerAction queue[4];
 } ShoalWorker;
@@ -67,6 +68,11 @@ void shoal_worker_init(ShoalWorker *worker, unsigned window);
  * running is to be given up: see shoal_worker_is_current. */
 ShoalStatus shoal_worker_generation(ShoalWorker *worker, uint64_t generation, unsigned rank,
                                     unsigned size, ShoalError *err);
+
+/* Start: of the present generation, once, after ready. first_round: the number that the next round
+ * will have. *accepted false (and SHOAL_OK): of an older generation or after the ring broke. */
+ShoalStatus shoal_worker_start(ShoalWorker *worker, uint64_t generation, uint64_t first_round,
+                               bool *accepted, ShoalError *err);
 
 /* Round: of the present generation, following the one before it, not beyond the window. *accepted
  * false (and SHOAL_OK): of an older generation or after the ring broke; forget it. */

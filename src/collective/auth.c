@@ -14,6 +14,12 @@
 _Static_assert(SHOAL_AUTH_BYTES >= crypto_generichash_KEYBYTES_MIN &&
                    SHOAL_AUTH_BYTES <= crypto_generichash_KEYBYTES_MAX,
                "a key fits BLAKE2b");
+_Static_assert(SHOAL_AUTH_BYTES == crypto_scalarmult_BYTES, "a public key fits X25519");
+_Static_assert(SHOAL_AUTH_BYTES == crypto_scalarmult_SCALARBYTES, "a secret key fits X25519");
+_Static_assert(SHOAL_AUTH_BYTES == crypto_aead_chacha20poly1305_ietf_KEYBYTES &&
+                   SHOAL_AUTH_SEAL_BYTES == crypto_aead_chacha20poly1305_ietf_ABYTES &&
+                   crypto_aead_chacha20poly1305_ietf_NPUBBYTES == 4 + 8,
+               "a key and a running number fit ChaCha20-Poly1305");
 
 typedef crypto_generichash_state Hash;
 
@@ -122,9 +128,48 @@ bool shoal_auth_verify(const ShoalAuthKey *key, ShoalAuthRole role,
 void shoal_auth_session_key(const ShoalAuthKey *key, ShoalAuthRole sender,
                             const unsigned char connector_nonce[SHOAL_AUTH_BYTES],
                             const unsigned char acceptor_nonce[SHOAL_AUTH_BYTES],
-                            ShoalAuthKey *session) {
-    hash_connection(key, "shoal session", sender, connector_nonce, acceptor_nonce, NULL, 0,
-                    session->bytes);
+                            const unsigned char *shared, ShoalAuthKey *session) {
+    hash_connection(key, "shoal session", sender, connector_nonce, acceptor_nonce, shared,
+                    shared ? SHOAL_AUTH_BYTES : 0, session->bytes);
+}
+
+void shoal_auth_keypair(unsigned char public_key[SHOAL_AUTH_BYTES],
+                        unsigned char secret_key[SHOAL_AUTH_BYTES]) {
+    randombytes_buf(secret_key, SHOAL_AUTH_BYTES);
+    crypto_scalarmult_base(public_key, secret_key);
+}
+
+bool shoal_auth_agree(const unsigned char secret_key[SHOAL_AUTH_BYTES],
+                      const unsigned char public_key[SHOAL_AUTH_BYTES],
+                      unsigned char shared[SHOAL_AUTH_BYTES]) {
+    /* It fails for points of low order: the result would be zero whatever the secret is. */
+    return crypto_scalarmult(shared, secret_key, public_key) == 0;
+}
+
+/* 4 zero bytes, then the running number: no number comes twice under one key. */
+static void put_nonce(uint64_t sequence,
+                      unsigned char nonce[crypto_aead_chacha20poly1305_ietf_NPUBBYTES]) {
+    memset(nonce, 0, 4);
+    shoal_wire_put64(nonce + 4, sequence);
+}
+
+void shoal_auth_seal(const ShoalAuthKey *key, uint64_t sequence, const void *header,
+                     size_t header_size, const void *plain, size_t size, unsigned char *sealed) {
+    unsigned char nonce[crypto_aead_chacha20poly1305_ietf_NPUBBYTES];
+    put_nonce(sequence, nonce);
+    crypto_aead_chacha20poly1305_ietf_encrypt(sealed, NULL, plain, size, header, header_size, NULL,
+                                              nonce, key->bytes);
+}
+
+bool shoal_auth_open(const ShoalAuthKey *key, uint64_t sequence, const void *header,
+                     size_t header_size, const unsigned char *sealed, size_t sealed_size,
+                     unsigned char *plain) {
+    unsigned char nonce[crypto_aead_chacha20poly1305_ietf_NPUBBYTES];
+    if (sealed_size < SHOAL_AUTH_SEAL_BYTES)
+        return false;
+    put_nonce(sequence, nonce);
+    return crypto_aead_chacha20poly1305_ietf_decrypt(plain, NULL, NULL, sealed, sealed_size, header,
+                                                     header_size, nonce, key->bytes) == 0;
 }
 
 void shoal_auth_ring_key(const unsigned char secret[SHOAL_AUTH_BYTES], uint64_t generation,

@@ -11,8 +11,8 @@
 /* Who belongs to the cluster: whoever knows the token. Both sides of a connection send a nonce and
  * prove with it that they know the token, without sending it; whoever listens in learns nothing
  * that helps with the next connection (but could try guesses offline: tokens must be random).
- * All of it is keyed BLAKE2b (RFC 7693) from libsodium, which needs shoal_auth_init once per
- * process; every function here but shoal_auth_init is thread-safe. */
+ * Proofs and keys are keyed BLAKE2b (RFC 7693). All of it comes from libsodium, which needs
+ * shoal_auth_init once per process; every function here but shoal_auth_init is thread-safe. */
 
 #define SHOAL_AUTH_BYTES 32       /* of a key, a nonce, a proof, a secret */
 #define SHOAL_AUTH_TOKEN_MIN 16   /* shortest token, characters */
@@ -58,11 +58,34 @@ bool shoal_auth_verify(const ShoalAuthKey *key, ShoalAuthRole role,
                        const unsigned char acceptor_nonce[SHOAL_AUTH_BYTES], const void *context,
                        size_t context_size, const void *proof, size_t proof_size);
 
-/* The key of what `sender` sends on one connection: other nonces, another key. */
+/* The key of what `sender` sends on one connection: other nonces, another key. shared: what both
+ * sides got from shoal_auth_agree, or NULL. */
 void shoal_auth_session_key(const ShoalAuthKey *key, ShoalAuthRole sender,
                             const unsigned char connector_nonce[SHOAL_AUTH_BYTES],
                             const unsigned char acceptor_nonce[SHOAL_AUTH_BYTES],
-                            ShoalAuthKey *session);
+                            const unsigned char *shared, ShoalAuthKey *session);
+
+/* An X25519 key pair (RFC 7748) for one connection. With it, who records a connection and learns
+ * the token later still cannot read it. */
+void shoal_auth_keypair(unsigned char public_key[SHOAL_AUTH_BYTES],
+                        unsigned char secret_key[SHOAL_AUTH_BYTES]);
+
+/* What both sides compute from their own secret key and the other's public key. False: the public
+ * key is one of the few that allow no secret; the peer is no honest one. */
+bool shoal_auth_agree(const unsigned char secret_key[SHOAL_AUTH_BYTES],
+                      const unsigned char public_key[SHOAL_AUTH_BYTES],
+                      unsigned char shared[SHOAL_AUTH_BYTES]);
+
+/* Authenticated encryption (ChaCha20-Poly1305-IETF) with the running number as nonce: sealed gets
+ * size + SHOAL_AUTH_SEAL_BYTES bytes; in place works (sealed == plain). header is covered. open
+ * returns false when anything was changed; plain is then of no use. One key never seals two texts
+ * with the same number. */
+#define SHOAL_AUTH_SEAL_BYTES 16
+void shoal_auth_seal(const ShoalAuthKey *key, uint64_t sequence, const void *header,
+                     size_t header_size, const void *plain, size_t size, unsigned char *sealed);
+bool shoal_auth_open(const ShoalAuthKey *key, uint64_t sequence, const void *header,
+                     size_t header_size, const unsigned char *sealed, size_t sealed_size,
+                     unsigned char *plain);
 
 /* The key of a generation's ring from the secret that the coordinator made for it. */
 void shoal_auth_ring_key(const unsigned char secret[SHOAL_AUTH_BYTES], uint64_t generation,

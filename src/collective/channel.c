@@ -16,6 +16,8 @@
 #define MAGIC_BYTES 4
 #define CHECKED_BYTES 12 /* of the header: all but the check itself */
 #define FIRST_CAPACITY 4096
+#define FLAG_SEALED 1u
+#define NO_BULK (-1)
 
 /* Bytes start .. end - 1 of data[capacity] are in use. */
 typedef struct Buffer {
@@ -30,6 +32,7 @@ struct ShoalChannel {
     size_t taken;       /* of in: the frame that the caller still looks at */
     size_t open_header; /* of out: where the frame between begin and commit starts */
     bool secure;
+    int bulk; /* type of frames that go plain though secure; NO_BULK: none */
     ShoalAuthKey send_key, receive_key;
     uint64_t sent_frames, received_frames; /* since shoal_channel_secure */
     uint64_t bytes_sent, bytes_received;
@@ -80,6 +83,7 @@ ShoalStatus shoal_channel_create(int fd, size_t limit, ShoalChannel **out, Shoal
     shoal_address_format(&peer, channel->peer);
     channel->fd = fd;
     channel->limit = limit;
+    channel->bulk = NO_BULK;
     *out = channel;
     return SHOAL_OK;
 }
@@ -114,6 +118,11 @@ void shoal_channel_secure(ShoalChannel *channel, const ShoalAuthKey *send_key,
     channel->sent_frames = channel->received_frames = 0;
 }
 
+void shoal_channel_bulk(ShoalChannel *channel, int type) {
+    channel->bulk = type;
+}
+
+/* Of a frame that is not sealed. */
 static uint32_t check_of(const ShoalChannel *channel, const ShoalAuthKey *key, uint64_t sequence,
                          const unsigned char *frame, size_t size) {
     const unsigned char *payload = frame + SHOAL_CHANNEL_HEADER_BYTES;
@@ -126,17 +135,20 @@ static uint32_t check_of(const ShoalChannel *channel, const ShoalAuthKey *key, u
 
 ShoalStatus shoal_channel_begin(ShoalChannel *channel, uint16_t type, size_t size,
                                 unsigned char **payload, ShoalError *err) {
-    if (size > UINT32_MAX)
+    bool seal = channel->secure && type != channel->bulk;
+    size_t more = seal ? SHOAL_AUTH_SEAL_BYTES : 0;
+    if (size > UINT32_MAX - SHOAL_AUTH_SEAL_BYTES)
         return shoal_error_set(err, SHOAL_ERR_ARGUMENT,
                                "a message of %zu bytes; expected less than 4 GiB", size);
     Buffer *out = &channel->out;
-    if (!reserve(out, SHOAL_CHANNEL_HEADER_BYTES + size))
+    if (!reserve(out, SHOAL_CHANNEL_HEADER_BYTES + size + more))
         return shoal_error_memory(err, "a message", size);
     unsigned char *header = out->data + out->end;
     shoal_wire_put32(header, MAGIC);
     shoal_wire_put16(header + 4, type);
-    shoal_wire_put16(header + 6, 0);
-    shoal_wire_put32(header + 8, (uint32_t)size);
+    shoal_wire_put16(header + 6, seal ? FLAG_SEALED : 0);
+    shoal_wire_put32(header + 8, (uint32_t)(size + more));
+    shoal_wire_put32(header + CHECKED_BYTES, 0);
     channel->open_header = out->end;
     *payload = header + SHOAL_CHANNEL_HEADER_BYTES;
     return SHOAL_OK;
@@ -145,9 +157,14 @@ ShoalStatus shoal_channel_begin(ShoalChannel *channel, uint16_t type, size_t siz
 void shoal_channel_commit(ShoalChannel *channel) {
     Buffer *out = &channel->out;
     unsigned char *header = out->data + channel->open_header;
+    unsigned char *payload = header + SHOAL_CHANNEL_HEADER_BYTES;
     size_t size = shoal_wire_get32(header + 8);
-    uint32_t check = check_of(channel, &channel->send_key, channel->sent_frames, header, size);
-    shoal_wire_put32(header + CHECKED_BYTES, check);
+    if (shoal_wire_get16(header + 6) & FLAG_SEALED)
+        shoal_auth_seal(&channel->send_key, channel->sent_frames, header,
+                        SHOAL_CHANNEL_HEADER_BYTES, payload, size - SHOAL_AUTH_SEAL_BYTES, payload);
+    else
+        shoal_wire_put32(header + CHECKED_BYTES,
+                         check_of(channel, &channel->send_key, channel->sent_frames, header, size));
     out->end = channel->open_header + SHOAL_CHANNEL_HEADER_BYTES + size;
     channel->sent_frames++;
 }
@@ -200,10 +217,47 @@ static ShoalStatus protocol_error(const ShoalChannel *channel, const char *found
     return shoal_error_set(err, SHOAL_ERR_PROTOCOL, "%s sent %s", channel->peer, found);
 }
 
-/* Looks at the frame that starts the input. *whole: header and payload are there, and sound. */
-static ShoalStatus inspect(ShoalChannel *channel, bool *whole, size_t *size, ShoalError *err) {
+/* What the header alone tells: is this a frame that may come now? *overhead: bytes of its length
+ * that are no payload. */
+static ShoalStatus check_header(const ShoalChannel *channel, const unsigned char *frame,
+                                size_t *overhead, ShoalError *err) {
+    unsigned flags = shoal_wire_get16(frame + 6);
+    size_t length = shoal_wire_get32(frame + 8);
+    bool sealed = flags == FLAG_SEALED;
+    if (flags & ~FLAG_SEALED)
+        return protocol_error(channel, "a frame with flags that this version does not know", err);
+    if (sealed && !channel->secure)
+        return protocol_error(channel, "an encrypted frame before there are keys", err);
+    if (!sealed && channel->secure && shoal_wire_get16(frame + 4) != channel->bulk)
+        return protocol_error(channel, "a plain frame where all are encrypted", err);
+    *overhead = sealed ? SHOAL_AUTH_SEAL_BYTES : 0;
+    if (length < *overhead)
+        return protocol_error(channel, "an encrypted frame without its tag", err);
+    if (length - *overhead > channel->limit)
+        return shoal_error_set(err, SHOAL_ERR_PROTOCOL,
+                               "%s announced a message of %zu bytes; expected at most %zu",
+                               channel->peer, length - *overhead, channel->limit);
+    return SHOAL_OK;
+}
+
+/* Is the frame that is all here what its sender sent? Decrypts it where it is. */
+static bool sound(const ShoalChannel *channel, unsigned char *frame, size_t length) {
+    unsigned char *payload = frame + SHOAL_CHANNEL_HEADER_BYTES;
+    const ShoalAuthKey *key = &channel->receive_key;
+    if (shoal_wire_get16(frame + 6) == FLAG_SEALED)
+        return shoal_wire_get32(frame + CHECKED_BYTES) == 0 &&
+               shoal_auth_open(key, channel->received_frames, frame, SHOAL_CHANNEL_HEADER_BYTES,
+                               payload, length, payload);
+    return check_of(channel, key, channel->received_frames, frame, length) ==
+           shoal_wire_get32(frame + CHECKED_BYTES);
+}
+
+/* Looks at the frame that starts the input. *whole: header and payload are there, sound and plain;
+ * then it is not to be looked at again. */
+static ShoalStatus inspect(ShoalChannel *channel, bool *whole, size_t *length, size_t *overhead,
+                           ShoalError *err) {
     const Buffer *in = &channel->in;
-    const unsigned char *frame = in->data + in->start;
+    unsigned char *frame = in->data + in->start;
     size_t have = in->end - in->start;
     unsigned char magic[MAGIC_BYTES];
     shoal_wire_put32(magic, MAGIC);
@@ -211,21 +265,15 @@ static ShoalStatus inspect(ShoalChannel *channel, bool *whole, size_t *size, Sho
     if (memcmp(frame, magic, have < MAGIC_BYTES ? have : MAGIC_BYTES) != 0)
         return protocol_error(channel, "something that is not Shoal's protocol", err);
     *whole = false;
-    *size = 0;
     if (have < SHOAL_CHANNEL_HEADER_BYTES)
         return SHOAL_OK;
-    *size = shoal_wire_get32(frame + 8);
-    if (shoal_wire_get16(frame + 6) != 0)
-        return protocol_error(channel, "a frame with flags that this version does not know", err);
-    if (*size > channel->limit)
-        return shoal_error_set(err, SHOAL_ERR_PROTOCOL,
-                               "%s announced a message of %zu bytes; expected at most %zu",
-                               channel->peer, *size, channel->limit);
-    if (have - SHOAL_CHANNEL_HEADER_BYTES < *size)
+    ShoalStatus status = check_header(channel, frame, overhead, err);
+    if (status)
+        return status;
+    *length = shoal_wire_get32(frame + 8);
+    if (have - SHOAL_CHANNEL_HEADER_BYTES < *length)
         return SHOAL_OK;
-    uint32_t check =
-        check_of(channel, &channel->receive_key, channel->received_frames, frame, *size);
-    if (check != shoal_wire_get32(frame + CHECKED_BYTES))
+    if (!sound(channel, frame, *length))
         return protocol_error(channel, "a frame whose check is wrong", err);
     *whole = true;
     return SHOAL_OK;
@@ -266,17 +314,17 @@ ShoalStatus shoal_channel_receive(ShoalChannel *channel, ShoalChannelEvent *even
     drop_taken(channel);
     for (;;) {
         bool whole = false, closed = false;
-        size_t size = 0, n = 0;
-        ShoalStatus status = inspect(channel, &whole, &size, err);
+        size_t length = 0, overhead = 0, n = 0;
+        ShoalStatus status = inspect(channel, &whole, &length, &overhead, err);
         if (status)
             return status;
         if (whole) {
             const unsigned char *start = channel->in.data + channel->in.start;
-            channel->taken = SHOAL_CHANNEL_HEADER_BYTES + size;
+            channel->taken = SHOAL_CHANNEL_HEADER_BYTES + length;
             channel->received_frames++;
             *frame = (ShoalFrame){.type = shoal_wire_get16(start + 4),
                                   .payload = start + SHOAL_CHANNEL_HEADER_BYTES,
-                                  .size = size};
+                                  .size = length - overhead};
             *event = SHOAL_CHANNEL_FRAME;
             return SHOAL_OK;
         }

@@ -16,9 +16,12 @@
  *     | magic  | type   | flags  | length   | check    | length bytes of payload
  *     +--------+--------+--------+----------+----------+------------ - -
  *
- * check is CRC-32C of the first 12 bytes and the payload; after shoal_channel_secure it is a tag
- * (shoal_auth_tag) that also covers the running number of the frame, so frames cannot be made,
- * changed, dropped or repeated by others. flags are 0 in this version.
+ * check is CRC-32C of the first 12 bytes and the payload. After shoal_channel_secure every frame is
+ * encrypted and authenticated (ChaCha20-Poly1305, RFC 8439): flag 1, length counts the 16 bytes of
+ * the tag at the payload's end, check is 0, header and running number of the frame are covered. So
+ * frames cannot be read, made, changed, dropped or repeated by others. One type of frame may be
+ * exempt (shoal_channel_bulk): flag 0, sent plain, check is a tag (shoal_auth_tag) that covers the
+ * running number, header and payload.
  *
  * Memory grows with the bytes that have really arrived, never with what a length field says.
  * One thread at a time uses a channel. */
@@ -49,9 +52,13 @@ int shoal_channel_fd(const ShoalChannel *channel);
 const char *shoal_channel_peer(const ShoalChannel *channel);
 void shoal_channel_set_limit(ShoalChannel *channel, size_t limit);
 
-/* From the next frame on, in both directions, tags instead of checksums. */
+/* From the next frame on, in both directions, frames are encrypted. */
 void shoal_channel_secure(ShoalChannel *channel, const ShoalAuthKey *send_key,
                           const ShoalAuthKey *receive_key);
+
+/* Frames of this type are authenticated but not encrypted, in both directions; -1 (also at first):
+ * none. A plain frame of any other type is SHOAL_ERR_PROTOCOL, an encrypted one never. */
+void shoal_channel_bulk(ShoalChannel *channel, int type);
 
 /* Appends one frame to the output (a copy); sends nothing yet. SHOAL_ERR_MEMORY;
  * SHOAL_ERR_ARGUMENT for a payload of 4 GiB or more. */

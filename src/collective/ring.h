@@ -2,6 +2,7 @@
 #ifndef SHOAL_COLLECTIVE_RING_H
 #define SHOAL_COLLECTIVE_RING_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "collective/auth.h"
@@ -12,22 +13,34 @@
 /* Ring allreduce over TCP: reduce-scatter, then all-gather (Patarasuk and Yuan, "Bandwidth optimal
  * all-reduce algorithms for clusters of workstations", JPDC 2009, section 4). Every rank sends to
  * the next and receives from the previous one, each over a connection of its own; 2 (size - 1) /
- * size of the data pass each link. What is received is added and passed on segment by segment,
- * without waiting for the end of a step.
+ * size of the data pass each link. Operations share the two connections frame by frame, so the
+ * latency of 2 (size - 1) steps is paid once for all that are on their way, not once for each. A
+ * thread of the ring does the sending, receiving and adding.
+ *
+ * Frames carry operation, place, length and a checksum (or, encrypted, a tag); whatever does not
+ * fit ends the generation with SHOAL_ERR_PROTOCOL, never the process.
  *
  * The listening socket lives as long as the ring; connections live for one generation. */
 
 typedef struct ShoalRing ShoalRing;
 
 /* Most ranks of one ring. */
-#define SHOAL_RING_MAX_SIZE 1024
+#define SHOAL_RING_MAX_SIZE 4096
+
+/* How values travel. Sums are made at 32 bits everywhere. At 16 bits each value is rounded once a
+ * hop, the finished sum once, by the rank that finishes it: all ranks hold the same bits. Values
+ * that fp16 cannot hold are clamped to its largest; see `residual` of shoal_collective_submit. */
+typedef enum ShoalWireFormat { SHOAL_WIRE_FP32, SHOAL_WIRE_FP16, SHOAL_WIRE_BF16 } ShoalWireFormat;
 
 typedef struct ShoalRingConfig {
     uint64_t generation;
     unsigned rank, size;         /* 0 <= rank < size <= SHOAL_RING_MAX_SIZE */
     const ShoalAddress *members; /* [size], by rank: where each listens; only read during connect */
     ShoalAuthKey key;            /* shoal_auth_ring_key of this generation */
-    int wake_fd; /* readable: give up with SHOAL_ERR_STOPPED; -1: none. Not closed */
+    ShoalWireFormat format;      /* of sums; relays are copied as they are */
+    bool encrypt;                /* all of it; ranks must agree */
+    uint32_t dead_ms; /* a neighbour's machine that acknowledges nothing for so long is gone;
+                         0: 3000 */
 } ShoalRingConfig;
 
 /* Listens at `address` ("0.0.0.0:0", "127.0.0.1:0"); *port is the port got. shoal_auth_init must
@@ -39,16 +52,15 @@ ShoalStatus shoal_ring_create(const char *address, ShoalRing **ring, uint16_t *p
  * and the previous one is accepted, each with proof. Foreign, stale, slow and garbage connections
  * are closed and change nothing; a next rank that is not ready is tried again until the deadline
  * (shoal_clock_ms). SHOAL_ERR_NETWORK at the deadline (the message names the rank that is missing),
- * SHOAL_ERR_STOPPED by wake_fd or abort, SHOAL_ERR_ARGUMENT. */
+ * SHOAL_ERR_STOPPED by abort, SHOAL_ERR_ARGUMENT. */
 ShoalStatus shoal_ring_connect(ShoalRing *ring, const ShoalRingConfig *config, uint64_t deadline_ms,
                                ShoalError *err);
 
-/* Closes the connections of the present generation (the neighbours see it) and forgets an abort;
- * keeps listening. */
+/* Closes the connections of the present generation (the neighbours see it); keeps listening. */
 void shoal_ring_disconnect(ShoalRing *ring);
 
-/* The engine, owned by the ring: shoal_collective_destroy of it is shoal_ring_destroy. allreduce
- * before connect, or after a failure, returns SHOAL_ERR_STOPPED or the first failure's status. */
+/* The engine, owned by the ring: shoal_collective_destroy of it is shoal_ring_destroy. Operations
+ * before connect, or after a failure, return SHOAL_ERR_STOPPED or the first failure's status. */
 ShoalCollective *shoal_ring_collective(ShoalRing *ring);
 
 /* The rank that the last failure points at, or -1. Closing runs round the ring, so this may be a

@@ -17,7 +17,7 @@
  * this generation, over fresh nonces, before a byte of data:
  *
  *     connector                                      acceptor
- *     hello {version, generation, from, to, nonce} ->
+ *     hello {version, generation, from, to, size, nonce} ->
  *                                                  <- {nonce, acceptor's proof}
  *     {connector's proof}                          ->
  *                                                  <- accepted
@@ -28,7 +28,8 @@
 
 #define HELLO_BYTES 64 /* magic, version, generation u64, from, to, size, CRC-32C, nonce[32] */
 #define HELLO_MAGIC 0x48524853u /* "SHRH" */
-#define RING_VERSION 1u
+#define RING_VERSION 2u
+#define VERSION_ENCRYPTED 0x10000u /* in the field of the version: both encrypt, or none */
 #define REPLY_BYTES (2 * SHOAL_AUTH_BYTES)
 #define ACCEPTED 0x4b4f4853u /* "SHOK" */
 #define ACCEPTED_BYTES 4
@@ -36,6 +37,8 @@
 #define MAX_CANDIDATES 16
 #define CANDIDATE_TIMEOUT_MS 5000 /* for a stranger to say and prove who it is */
 #define RETRY_MS 20
+
+#define FIXED 3 /* places in poll(): to wake, to listen, the link; then candidates */
 
 /* A connection that came in and may or may not be the previous rank. */
 typedef struct Candidate {
@@ -68,6 +71,7 @@ typedef struct Join {
     Link link;
     Candidate candidates[MAX_CANDIDATES];
     int previous_fd; /* the previous rank, proven; -1: not yet */
+    ShoalRingKeys next_keys, previous_keys;
 } Join;
 
 static unsigned next_of(const ShoalRingConfig *config) {
@@ -81,7 +85,7 @@ static unsigned previous_of(const ShoalRingConfig *config) {
 static void put_hello(unsigned char *hello, const ShoalRingConfig *config, unsigned from,
                       unsigned to) {
     shoal_wire_put32(hello, HELLO_MAGIC);
-    shoal_wire_put32(hello + 4, RING_VERSION);
+    shoal_wire_put32(hello + 4, RING_VERSION | (config->encrypt ? VERSION_ENCRYPTED : 0));
     shoal_wire_put64(hello + 8, config->generation);
     shoal_wire_put32(hello + 16, from);
     shoal_wire_put32(hello + 20, to);
@@ -108,6 +112,15 @@ static bool send_all(int fd, const void *bytes, size_t size) {
         n = send(fd, bytes, size, MSG_NOSIGNAL);
     while (n < 0 && errno == EINTR);
     return n == (ssize_t)size;
+}
+
+/* The keys that `me` uses on a connection. */
+static void make_keys(const ShoalRingConfig *config, const unsigned char *connector_nonce,
+                      const unsigned char *acceptor_nonce, ShoalAuthRole me, ShoalAuthRole other,
+                      ShoalRingKeys *keys) {
+    shoal_auth_session_key(&config->key, me, connector_nonce, acceptor_nonce, NULL, &keys->send);
+    shoal_auth_session_key(&config->key, other, connector_nonce, acceptor_nonce, NULL,
+                           &keys->receive);
 }
 
 /* --- the previous rank: accepting ------------------------------------------------------------ */
@@ -167,6 +180,8 @@ static void adopt(Join *join, Candidate *candidate) {
     if (join->previous_fd >= 0)
         close(join->previous_fd);
     join->previous_fd = candidate->fd;
+    make_keys(join->config, candidate->hello + HELLO_BYTES - SHOAL_AUTH_BYTES, candidate->nonce,
+              SHOAL_AUTH_RING_ACCEPTOR, SHOAL_AUTH_RING_CONNECTOR, &join->previous_keys);
     candidate->fd = -1;
 }
 
@@ -289,12 +304,15 @@ static void hear_link(Join *join) {
         whole = collect(link->fd, link->accepted, ACCEPTED_BYTES, &link->have, &gone);
     if (gone) {
         note(link,
-             "it closes the connection: it is of another generation or cluster, or not ready");
+             "it closes the connection: it is of another generation or cluster, does not encrypt "
+             "alike, or is not ready");
         retry(link);
     } else if (whole && link->state == LINK_REPLY) {
         send_proof(join);
     } else if (whole && shoal_wire_get32(link->accepted) == ACCEPTED) {
         link->state = LINK_UP;
+        make_keys(join->config, link->hello + HELLO_BYTES - SHOAL_AUTH_BYTES, link->reply,
+                  SHOAL_AUTH_RING_CONNECTOR, SHOAL_AUTH_RING_ACCEPTOR, &join->next_keys);
     } else if (whole) {
         note(link, "it does not speak Shoal's ring protocol");
         retry(link);
@@ -337,35 +355,38 @@ static void handle(Join *join, const struct pollfd *fds) {
     Link *link = &join->link;
     if (link->state == LINK_IDLE && shoal_clock_ms() >= link->retry_ms)
         start_link(join);
-    else if (fds[3].revents && link->state == LINK_CONNECTING)
+    else if (fds[2].revents && link->state == LINK_CONNECTING)
         send_hello(join);
-    else if (fds[3].revents && (link->state == LINK_REPLY || link->state == LINK_ACCEPTED))
+    else if (fds[2].revents && (link->state == LINK_REPLY || link->state == LINK_ACCEPTED))
         hear_link(join);
     for (int i = 0; i < MAX_CANDIDATES; i++)
-        if (join->candidates[i].fd >= 0 && fds[4 + i].revents)
+        if (join->candidates[i].fd >= 0 && fds[FIXED + i].revents)
             hear_candidate(join, &join->candidates[i]);
     drop_late_candidates(join);
-    if (fds[2].revents)
+    if (fds[1].revents)
         accept_candidates(join);
 }
 
 static ShoalStatus step(Join *join, uint64_t deadline_ms, ShoalError *err) {
     const Link *link = &join->link;
     bool up = link->state == LINK_UP;
-    struct pollfd fds[4 + MAX_CANDIDATES] = {
-        {.fd = join->config->wake_fd, .events = POLLIN},
-        {.fd = join->ring->abort_fd, .events = POLLIN},
+    if (shoal_ring_is_stopped(join->ring))
+        return shoal_error_set(err, SHOAL_ERR_STOPPED,
+                               "ring: connecting generation %llu was stopped",
+                               (unsigned long long)join->config->generation);
+    struct pollfd fds[FIXED + MAX_CANDIDATES] = {
+        {.fd = join->ring->wake_fd, .events = POLLIN},
         {.fd = join->ring->listen_fd, .events = POLLIN},
         {.fd = up ? -1 : link->fd, .events = link->state == LINK_CONNECTING ? POLLOUT : POLLIN},
     };
     for (int i = 0; i < MAX_CANDIDATES; i++)
-        fds[4 + i] = (struct pollfd){.fd = join->candidates[i].fd, .events = POLLIN};
-    int n = poll(fds, 4 + MAX_CANDIDATES, sleep_ms(join, deadline_ms));
+        fds[FIXED + i] = (struct pollfd){.fd = join->candidates[i].fd, .events = POLLIN};
+    int n = poll(fds, FIXED + MAX_CANDIDATES, sleep_ms(join, deadline_ms));
     if (n < 0 && errno != EINTR)
         return shoal_error_set(err, SHOAL_ERR_NETWORK, "ring: cannot wait for sockets: %s",
                                strerror(errno));
-    if (n > 0 && (fds[0].revents || fds[1].revents))
-        return shoal_error_set(err, SHOAL_ERR_STOPPED, "ring: connecting was stopped");
+    if (n > 0 && fds[0].revents)
+        shoal_ring_drain_wakes(join->ring);
     if (n >= 0)
         handle(join, fds);
     if (!is_complete(join) && deadline_ms != UINT64_MAX && shoal_clock_ms() >= deadline_ms)
@@ -386,11 +407,15 @@ ShoalStatus shoal_ring_join(ShoalRing *ring, const ShoalRingConfig *config, uint
     if (!status) {
         ring->next_fd = join.link.fd;
         ring->previous_fd = join.previous_fd;
-        return SHOAL_OK;
+        ring->next_keys = join.next_keys;
+        ring->previous_keys = join.previous_keys;
+    } else {
+        if (join.link.fd >= 0)
+            close(join.link.fd);
+        if (join.previous_fd >= 0)
+            close(join.previous_fd);
     }
-    if (join.link.fd >= 0)
-        close(join.link.fd);
-    if (join.previous_fd >= 0)
-        close(join.previous_fd);
+    shoal_auth_forget(&join.next_keys, sizeof(join.next_keys));
+    shoal_auth_forget(&join.previous_keys, sizeof(join.previous_keys));
     return status;
 }

@@ -16,14 +16,19 @@
 /* What a record takes in a file at least: bounds the walk over a file that lies about itself. */
 #define MIN_RECORD 10
 
+/* Records between two places that are remembered: a jump costs the steps over so many. */
+#define MARK_EVERY 1024u
+
 struct ShoalDataset {
     char *path;
     void *map;
     size_t map_size;
     ShoalLmdbTree tree;
     ShoalLmdbCursor cursor;
-    uint64_t position; /* of the cursor */
-    bool positioned;   /* false after an error: the cursor is nowhere */
+    uint64_t position;      /* of the cursor */
+    bool positioned;        /* false after an error: the cursor is nowhere */
+    ShoalLmdbCursor *marks; /* of records 0, MARK_EVERY, 2 * MARK_EVERY ..., the first n_marks */
+    uint64_t n_marks;
 };
 
 static ShoalStatus no_such_dataset(const char *path, int reason, ShoalError *err) {
@@ -131,6 +136,16 @@ static ShoalStatus check_tree(ShoalDataset *dataset, ShoalError *err) {
     return SHOAL_OK;
 }
 
+/* A file that lies about its records must not make this large. */
+static ShoalStatus make_marks(ShoalDataset *dataset, ShoalError *err) {
+    uint64_t most = dataset->map_size / MIN_RECORD;
+    uint64_t entries = dataset->tree.entries < most ? dataset->tree.entries : most;
+    size_t n = (size_t)(entries / MARK_EVERY) + 1;
+    dataset->marks = shoal_calloc(n, sizeof *dataset->marks);
+    return dataset->marks ? SHOAL_OK
+                          : shoal_error_memory(err, dataset->path, n * sizeof *dataset->marks);
+}
+
 ShoalStatus shoal_dataset_open(const char *path, ShoalDataset **out, ShoalError *err) {
     char file[4096];
     ShoalStatus status = find_file(path, file, sizeof file, err);
@@ -146,6 +161,8 @@ ShoalStatus shoal_dataset_open(const char *path, ShoalDataset **out, ShoalError 
         status = map_file(dataset, file, err);
     if (!status)
         status = check_tree(dataset, err);
+    if (!status)
+        status = make_marks(dataset, err);
     if (status)
         goto err_dataset;
     *out = dataset;
@@ -160,6 +177,7 @@ void shoal_dataset_close(ShoalDataset *dataset) {
         return;
     if (dataset->map)
         munmap(dataset->map, dataset->map_size);
+    shoal_free(dataset->marks);
     shoal_free(dataset->path);
     shoal_free(dataset);
 }
@@ -172,24 +190,50 @@ const char *shoal_dataset_path(const ShoalDataset *dataset) {
     return dataset->path;
 }
 
-static const char *seek(ShoalDataset *dataset, uint64_t index) {
-    bool back = !dataset->positioned || index < dataset->position;
-    const char *wrong = NULL;
-    dataset->positioned = false;
-    if (back) {
-        dataset->position = 0;
-        wrong = shoal_lmdb_cursor_first(&dataset->tree, &dataset->cursor);
-    }
+/* Moves the cursor forward to a record. */
+static const char *advance(ShoalDataset *dataset, uint64_t index) {
     uint64_t steps = index - dataset->position;
-    if (!wrong)
-        wrong = shoal_lmdb_cursor_advance(&dataset->tree, &dataset->cursor, &steps);
+    const char *wrong = shoal_lmdb_cursor_advance(&dataset->tree, &dataset->cursor, &steps);
     if (!wrong && steps)
         wrong = "fewer records than its head says";
+    if (!wrong)
+        dataset->position = index;
+    return wrong;
+}
+
+/* Puts the cursor at the last mark that is not behind a record; marks on the way that were never
+ * passed before are made. */
+static const char *go_to_mark(ShoalDataset *dataset, uint64_t index) {
+    uint64_t mark = index / MARK_EVERY;
+    const char *wrong = NULL;
+    if (index >= dataset->map_size / MIN_RECORD)
+        return "fewer records than its head says";
+    if (dataset->n_marks == 0) {
+        wrong = shoal_lmdb_cursor_first(&dataset->tree, &dataset->marks[0]);
+        dataset->n_marks = wrong ? 0 : 1;
+    }
     if (wrong)
         return wrong;
-    dataset->position = index;
-    dataset->positioned = true;
-    return NULL;
+    uint64_t from = mark < dataset->n_marks ? mark : dataset->n_marks - 1;
+    dataset->cursor = dataset->marks[from];
+    dataset->position = from * MARK_EVERY;
+    while (!wrong && dataset->n_marks <= mark) {
+        wrong = advance(dataset, dataset->n_marks * MARK_EVERY);
+        if (!wrong)
+            dataset->marks[dataset->n_marks++] = dataset->cursor;
+    }
+    return wrong;
+}
+
+static const char *seek(ShoalDataset *dataset, uint64_t index) {
+    bool near =
+        dataset->positioned && index >= dataset->position && index - dataset->position < MARK_EVERY;
+    dataset->positioned = false;
+    const char *wrong = near ? NULL : go_to_mark(dataset, index);
+    if (!wrong)
+        wrong = advance(dataset, index);
+    dataset->positioned = !wrong;
+    return wrong;
 }
 
 ShoalStatus shoal_dataset_record(ShoalDataset *dataset, uint64_t index, ShoalRecord *out,

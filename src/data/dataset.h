@@ -40,8 +40,8 @@ uint64_t shoal_dataset_count(const ShoalDataset *dataset);
 /* The path as it was given, for messages; valid until the dataset is closed. */
 const char *shoal_dataset_path(const ShoalDataset *dataset);
 
-/* Record number index. The same, the next one and 0 take constant time; another position costs a
- * step per page in between (from 0 when it lies before the last one read). Moves the dataset's one
+/* Record number index. The same and the next one take constant time; another position at most the
+ * steps over the pages of some thousand records, where that part was read before. Moves the dataset's one
  * cursor: one thread at a time; records given before stay valid. Errors: SHOAL_ERR_ARGUMENT (index
  * not below the count), SHOAL_ERR_DATA (a damaged page; names dataset and record). */
 ShoalStatus shoal_dataset_record(ShoalDataset *dataset, uint64_t index, ShoalRecord *out,

@@ -2,6 +2,7 @@
 #ifndef SHOAL_KERNELS_KERNELS_H
 #define SHOAL_KERNELS_KERNELS_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -22,6 +23,9 @@ typedef struct ShoalCompute {
     ShoalPool *pool;        /* may be NULL: one thread */
     void *workspace;        /* SHOAL_ALIGN-aligned scratch, garbage between calls */
     size_t workspace_bytes; /* at least what the operation's *_workspace_bytes asks for */
+    /* For whoever looks on from another thread; both may be NULL. */
+    const atomic_bool *cancel; /* true: a net stops before its next unit */
+    atomic_ulong *progress;    /* a net adds 1 for every unit it has done */
 } ShoalCompute;
 
 /* The table for a level; a level that the build or CPU lacks gives NULL. Static storage. */

@@ -69,23 +69,27 @@ ShoalStatus shoal_net_to_proto(const ShoalNet *net, bool with_diff, Caffe__NetPa
  */
 Caffe__BlobProto *shoal_blob_to_proto(const ShoalBlob *blob, const float *data, bool with_diff);
 
-/* Sets the share to run next: `samples` of the global batch (1..capacity), beginning with global
- * sample number first_sample. Reshapes all layers when the number changes. */
-ShoalStatus shoal_net_set_share(ShoalNet *net, int samples, uint64_t first_sample, ShoalError *err);
+/* Sets the share to run next: `samples` (1..capacity) of the global batch whose first sample has the
+ * number first_sample in the run. places [samples]: which ones of the batch, kept by pointer; NULL:
+ * the first ones. Reshapes all layers when the number of samples changes. */
+ShoalStatus shoal_net_set_share(ShoalNet *net, int samples, uint64_t first_sample,
+                                const uint32_t *places, ShoalError *err);
 
 /* Layers that are fed from outside. Their tops' data must be pointed to filled memory (of the
  * shape of the current share) before forward. */
 int shoal_net_sources(const ShoalNet *net);
 ShoalLayer *shoal_net_source(const ShoalNet *net, int n);
 
-/* Runs all layers. *loss (may be NULL) = sum of loss_weight * loss. */
+/* Runs all layers. *loss (may be NULL) = sum of loss_weight * loss. SHOAL_ERR_STOPPED when
+ * compute->cancel became true. */
 ShoalStatus shoal_net_forward(ShoalNet *net, const ShoalCompute *compute, float *loss,
                               ShoalError *err);
 
 /* Called when the gradient of a parameter is complete in this backward pass: last layer first. */
 typedef void ShoalGradientReady(void *context, const ShoalParam *param);
 
-/* Adds the gradient of weight * loss to the gradients of the learnable parameters. */
+/* Adds the gradient of weight * loss to the gradients of the learnable parameters. Ends early when
+ * compute->cancel becomes true: the gradients are of no use then. */
 void shoal_net_backward(ShoalNet *net, const ShoalCompute *compute, float weight,
                         ShoalGradientReady *ready, void *context);
 

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <stdatomic.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -31,11 +32,23 @@ ShoalStatus shoal_net_forward_layer(ShoalNet *net, int number, const ShoalComput
     return status;
 }
 
+static bool is_cancelled(const ShoalCompute *compute) {
+    return compute->cancel && atomic_load_explicit(compute->cancel, memory_order_relaxed);
+}
+
+static void note_progress(const ShoalCompute *compute) {
+    if (compute->progress)
+        atomic_fetch_add_explicit(compute->progress, 1, memory_order_relaxed);
+}
+
 ShoalStatus shoal_net_forward(ShoalNet *net, const ShoalCompute *compute, float *loss,
                               ShoalError *err) {
     float sum = 0;
     for (int i = 0; i < net->n_layers; i++) {
+        if (is_cancelled(compute))
+            return shoal_error_set(err, SHOAL_ERR_STOPPED, "the computation was cancelled");
         ShoalStatus status = shoal_net_forward_layer(net, i, compute, err);
+        note_progress(compute);
         if (status)
             return status;
         const ShoalLayer *layer = &net->layers[i];
@@ -98,8 +111,9 @@ static void tell_ready(const ShoalNet *net, int unit, ShoalGradientReady *ready,
 void shoal_net_backward(ShoalNet *net, const ShoalCompute *compute, float weight,
                         ShoalGradientReady *ready, void *context) {
     shoal_net_seed_gradient(net, weight);
-    for (int u = net->n_units - 1; u >= 0; u--) {
+    for (int u = net->n_units - 1; u >= 0 && !is_cancelled(compute); u--) {
         shoal_unit_backward(net, u, compute);
+        note_progress(compute);
         if (ready)
             tell_ready(net, u, ready, context);
     }

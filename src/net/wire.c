@@ -288,12 +288,13 @@ ShoalStatus shoal_net_wire(ShoalNet *net, const ShoalCaffeNet *model, ShoalError
 }
 
 ShoalStatus shoal_net_set_share(ShoalNet *net, int samples, uint64_t first_sample,
-                                ShoalError *err) {
+                                const uint32_t *places, ShoalError *err) {
     if (samples < 1 || samples > net->capacity)
         return shoal_error_set(err, SHOAL_ERR_ARGUMENT,
                                "a share of %d samples does not fit this net: 1 to %d do", samples,
                                net->capacity);
     net->context.first_sample = first_sample;
+    net->context.places = places;
     if (samples == net->context.batch_now)
         return SHOAL_OK;
     net->context.batch_now = samples;

@@ -49,6 +49,7 @@ static bool next_train(ShoalSchedule *s, ShoalStep *step) {
     *step =
         (ShoalStep){.kind = SHOAL_STEP_TRAIN, .iter = s->iter, .display = displays_at(s, s->iter)};
     step->rate = shoal_rate_at(s->solver, s->iter, &s->current_step);
+    step->current_step = s->current_step;
     s->iter++;
     s->place = AT_SNAPSHOT;
     return true;

@@ -21,7 +21,7 @@ typedef struct ShoalStep {
     int test_net;     /* TEST */
     int tests_before; /* TEST: how often this net was tested before, in an unbroken run */
     float rate;       /* TRAIN */
-    int current_step; /* SNAPSHOT: for the .solverstate */
+    int current_step; /* TRAIN, SNAPSHOT: after this step, for the .solverstate */
     bool display;     /* TRAIN, LOSS: the user wants to see this iteration */
 } ShoalStep;
 

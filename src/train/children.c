@@ -75,15 +75,17 @@ static void add_engine_flags(const ShoalEngineOptions *engine, char flags[ENGINE
 ShoalStatus shoal_children_start(const char *program, int count, const char *join,
                                  const char *token, int threads, const ShoalEngineOptions *engine,
                                  ShoalChildren *children, ShoalError *err) {
-    char path[4096], join_flag[128], threads_flag[32], token_entry[4200];
+    char path[4096], join_flag[128], threads_flag[32], name_flag[32], token_entry[4200];
     char engine_flags[ENGINE_FLAGS][64];
+    char no_cache[] = "--cache-size=0"; /* the dataset is on this machine */
     if (!program && !(program = own_program(path, sizeof path)))
         return shoal_error_set(err, SHOAL_ERR_IO, "cannot find the program to start workers with");
     snprintf(join_flag, sizeof join_flag, "--join=%s", join);
     snprintf(threads_flag, sizeof threads_flag, "--threads=%d", threads);
     snprintf(token_entry, sizeof token_entry, "SHOAL_TOKEN=%s", token);
-    char *argv[5 + ENGINE_FLAGS] = {(char *)program, "worker", join_flag, threads_flag};
-    add_engine_flags(engine, engine_flags, argv + 4);
+    char *argv[7 + ENGINE_FLAGS] = {(char *)program, "worker",  join_flag,
+                                    threads_flag,    name_flag, no_cache};
+    add_engine_flags(engine, engine_flags, argv + 6);
     char **environment = make_environment(token_entry);
     children->pids = shoal_calloc((size_t)count, sizeof *children->pids);
     if (!environment || !children->pids) {
@@ -93,6 +95,7 @@ ShoalStatus shoal_children_start(const char *program, int count, const char *joi
     ShoalStatus status = SHOAL_OK;
     pid_t parent = getpid();
     for (int i = 0; i < count && !status; i++) {
+        snprintf(name_flag, sizeof name_flag, "--name=worker-%d", i);
         pid_t pid = fork();
         if (pid == 0)
             become_worker(program, argv, environment, parent);

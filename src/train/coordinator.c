@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -14,31 +15,18 @@
 #include "train/engine.h"
 
 enum {
-    DEFAULT_HEARTBEAT_TIMEOUT = 10000,
-    JOIN_MS = 60000,  /* for own workers */
-    FORM_MS = 120000, /* for the ring: workers build their nets in this time */
-    POLL_MS = 100,    /* at least so often the stop flag is looked at */
+    DEFAULT_HEARTBEAT_TIMEOUT = 1000,
+    DEFAULT_STALL_TIMEOUT = 30000,
+    BEATS = 4,          /* heartbeats of a worker within the timeout */
+    LEAST_BEAT_MS = 50, /* but not more often than this */
+    SILENCE_MS = 10000, /* of the coordinator, at least: it may have a large file to write */
+    JOIN_MS = 60000,    /* for own workers */
+    JOIN_HOLD_MS = 200, /* one who joins waits so long for others */
+    SETTLE_MS = 3000,   /* nobody else comes back after the coordinator was started again */
+    FORM_MS = 10000,    /* for the ring of a generation */
+    POLL_MS = 100,      /* at least so often the stop flag is looked at */
     GOODBYE_MS = 5000
 };
-
-/* Fills the window. Only while no action is waiting: a COMPLETE still needs its flight. */
-static ShoalStatus plan_rounds(ShoalCoordinator *c) {
-    while (!c->all_planned && shoal_cluster_room(c->cluster) > 0) {
-        ShoalFlight *flight =
-            &c->flights[shoal_cluster_added(c->cluster) % SHOAL_COORDINATOR_WINDOW];
-        bool more;
-        ShoalStatus status = shoal_director_next(c->director, &flight->plan, &more, c->err);
-        if (status)
-            return status;
-        if (more) {
-            shoal_cluster_add_round(c->cluster);
-        } else {
-            shoal_cluster_finish(c->cluster);
-            c->all_planned = true;
-        }
-    }
-    return SHOAL_OK;
-}
 
 static ShoalStatus advance(ShoalCoordinator *c) {
     ShoalClusterAction action;
@@ -47,7 +35,7 @@ static ShoalStatus advance(ShoalCoordinator *c) {
         while (!status && shoal_cluster_next_action(c->cluster, &action))
             status = shoal_coordinator_carry_out(c, &action);
         if (!status)
-            status = plan_rounds(c);
+            status = shoal_coordinator_plan(c); /* only now: a COMPLETE still needs its flight */
     } while (!status && shoal_cluster_has_action(c->cluster));
     return status;
 }
@@ -110,26 +98,63 @@ static void poll_once(ShoalCoordinator *c) {
     }
 }
 
+/* A worker that hears nothing for long looks for another connection. */
+static void keep_heartbeat(ShoalCoordinator *c) {
+    uint64_t now = shoal_clock_ms();
+    if (now < c->next_heartbeat_ms)
+        return;
+    c->next_heartbeat_ms = now + c->silence_ms / BEATS;
+    for (int i = 0; i < c->n_peers; i++)
+        if (c->peers[i]->joined && !c->peers[i]->broken)
+            (void)shoal_channel_queue(c->peers[i]->channel, SHOAL_MESSAGE_HEARTBEAT, NULL, 0, NULL);
+}
+
 static void sweep_peers(ShoalCoordinator *c) {
     uint64_t now = shoal_clock_ms();
+    keep_heartbeat(c);
     for (int i = c->n_peers - 1; i >= 0; i--) {
         ShoalPeer *peer = c->peers[i];
         write_peer(c, peer);
-        if (!peer->member && now > peer->deadline_ms)
+        if (!peer->joined && now > peer->deadline_ms)
             shoal_coordinator_lose(c, peer, "did not say who it is in time");
         if (peer->broken)
             shoal_coordinator_remove_peer(c, i);
     }
 }
 
+static int count_living(ShoalCoordinator *c) {
+    char how[32];
+    int ended = shoal_children_ended(&c->children, how, sizeof how);
+    if (ended >= 0) {
+        c->ended = ended;
+        snprintf(c->ended_how, sizeof c->ended_how, "%s", how);
+    }
+    int n = 0;
+    for (int i = 0; i < c->children.count; i++)
+        n += c->children.pids[i] != 0;
+    return n;
+}
+
+/* Own workers do not come back: without enough of them nothing goes on. While a generation runs,
+ * the end of a connection tells, and more exactly. */
 static ShoalStatus check_children(ShoalCoordinator *c) {
-    if (shoal_cluster_phase(c->cluster) != SHOAL_CLUSTER_WAITING)
-        return SHOAL_OK; /* later the end of its connection tells, and more exactly */
-    if (c->ended_how[0]) /* seen in the last turn: whatever it had said is read by now */
+    bool waiting = shoal_cluster_phase(c->cluster) == SHOAL_CLUSTER_WAITING;
+    if (!c->children.count || !waiting)
+        return SHOAL_OK;
+    bool seen = c->ended_how[0]; /* in the last turn: whatever it had said is read by now */
+    int living = count_living(c);
+    if (!c->begun && seen)
         return shoal_error_set(c->err, SHOAL_ERR_LOST,
                                "worker process %d ended before the training began: %s", c->ended,
                                c->ended_how);
-    c->ended = shoal_children_ended(&c->children, c->ended_how, sizeof c->ended_how);
+    int least = c->options->min_workers > 0 ? c->options->min_workers : 1;
+    if (c->begun && living < least)
+        return shoal_error_set(c->err, SHOAL_ERR_LOST,
+                               "only %d of %d workers are left (the last one ended with %s); %s%s",
+                               living, c->children.count, c->ended_how[0] ? c->ended_how : "?",
+                               c->last_snapshot[0] ? "go on with --resume="
+                                                   : "no snapshot was written before",
+                               c->last_snapshot);
     return SHOAL_OK;
 }
 
@@ -137,8 +162,9 @@ static ShoalStatus check_stop(ShoalCoordinator *c) {
     if (shoal_stop_asked(c->options->stop) != SHOAL_STOP_NOW)
         return SHOAL_OK;
     shoal_director_stop(c->director);
+    /* Where nothing runs, there is nothing to write a snapshot of. */
     ShoalClusterPhase phase = shoal_cluster_phase(c->cluster);
-    return phase == SHOAL_CLUSTER_WAITING || phase == SHOAL_CLUSTER_FORMING
+    return phase == SHOAL_CLUSTER_WAITING || (!c->begun && phase == SHOAL_CLUSTER_FORMING)
                ? shoal_error_set(c->err, SHOAL_ERR_STOPPED, "stopped on request")
                : SHOAL_OK;
 }
@@ -151,9 +177,9 @@ static ShoalStatus run_loop(ShoalCoordinator *c) {
         sweep_peers(c);
         status = check_stop(c);
         if (!status)
-            status = check_children(c);
+            status = advance(c); /* tells of losses before they may end the run */
         if (!status)
-            status = advance(c);
+            status = check_children(c);
         if (!status)
             status = c->err->status;
     }
@@ -165,7 +191,7 @@ static void say_goodbye(ShoalCoordinator *c) {
     Shoal__Stop message = SHOAL__STOP__INIT;
     message.reason = c->err->status == SHOAL_OK ? (char *)"" : c->err->text;
     for (int i = 0; i < c->n_peers; i++)
-        if (c->peers[i]->member)
+        if (c->peers[i]->joined)
             (void)shoal_coordinator_queue(c->peers[i], SHOAL_MESSAGE_STOP, &message.base);
     uint64_t deadline = shoal_clock_ms() + GOODBYE_MS;
     bool pending = true;
@@ -200,58 +226,108 @@ static ShoalStatus open_port(ShoalCoordinator *c, char *join, size_t size) {
     return SHOAL_OK;
 }
 
-static ShoalStatus allocate(ShoalCoordinator *c) {
-    size_t n = (size_t)c->n_workers;
-    c->peers_size = c->n_workers + SHOAL_COORDINATOR_STRANGERS + 8;
-    c->peers = shoal_calloc((size_t)c->peers_size, sizeof *c->peers);
-    c->polls = shoal_calloc((size_t)c->peers_size + 1, sizeof *c->polls);
-    c->tallies = shoal_calloc(n, sizeof *c->tallies);
-    c->statuses = shoal_calloc(n, sizeof *c->statuses);
-    if (!c->peers || !c->polls || !c->tallies || !c->statuses)
-        return shoal_error_memory(c->err, "the coordinator", n * sizeof *c->tallies);
-    size_t capacity = shoal_director_output_capacity(c->director);
-    for (int i = 0; i < SHOAL_COORDINATOR_WINDOW; i++) {
-        ShoalFlight *flight = &c->flights[i];
-        ShoalStatus status = shoal_plan_init(&flight->plan, c->n_workers, c->err);
-        flight->results = shoal_calloc(n, sizeof *flight->results);
-        for (size_t r = 0; !status && flight->results && r < n; r++) {
-            flight->results[r].outputs = shoal_calloc(capacity, sizeof(float));
-            flight->results[r].output_capacity = capacity;
-            if (!flight->results[r].outputs)
-                status = shoal_error_memory(c->err, "results", capacity);
+uint64_t shoal_coordinator_generation(const ShoalCoordinator *c) {
+    return c->first_generation ? shoal_cluster_generation(c->cluster) - c->first_generation + 1 : 0;
+}
+
+ShoalStatus shoal_coordinator_pack_job(ShoalCoordinator *c) {
+    shoal_free(c->job_bytes);
+    c->job_bytes = NULL;
+    ShoalStatus status = shoal_job_pack(c->job, &c->job_bytes, &c->job_size, c->err);
+    return status ? status : shoal_job_id(c->job, c->job_id, c->err);
+}
+
+static ShoalStatus make_cluster(ShoalCoordinator *c) {
+    const ShoalTrainOptions *options = c->options;
+    unsigned expected = options->workers > 0 ? (unsigned)options->workers : 1;
+    uint64_t timeout = options->heartbeat_timeout_ms > 0 ? (uint64_t)options->heartbeat_timeout_ms
+                                                         : DEFAULT_HEARTBEAT_TIMEOUT;
+    uint64_t stall =
+        options->stall_timeout_ms > 0 ? (uint64_t)options->stall_timeout_ms : DEFAULT_STALL_TIMEOUT;
+    c->heartbeat_ms = (unsigned)(timeout / BEATS > LEAST_BEAT_MS ? timeout / BEATS : LEAST_BEAT_MS);
+    c->silence_ms = (unsigned)(5 * timeout > SILENCE_MS ? 5 * timeout : SILENCE_MS);
+    const ShoalClusterConfig config = {
+        .expected = expected,
+        .min_workers = options->min_workers > 0 ? (unsigned)options->min_workers : 1,
+        .max_workers = SHOAL_CLUSTER_MAX_WORKERS,
+        .window = SHOAL_COORDINATOR_WINDOW,
+        .max_failures = (unsigned)options->max_failures_per_hour,
+        .heartbeat_timeout_ms = timeout,
+        .stall_timeout_ms = stall,
+        .join_timeout_ms = options->listen ? 0 : JOIN_MS,
+        .settle_ms = c->adopt ? SETTLE_MS : 0,
+        .join_hold_ms = JOIN_HOLD_MS,
+        .form_timeout_ms = timeout > FORM_MS ? timeout : FORM_MS,
+        .adopt = c->adopt,
+        .adopt_any = c->adopt && !c->options->snapshot,
+        /* States of the earlier run may come in late: no number of theirs must be one of ours. */
+        .first_generation = c->adopt ? (uint64_t)time(NULL) * 1000 : 1,
+        .seed_updates = c->job->state ? (uint64_t)c->job->state->iter : 0};
+    return shoal_cluster_create(&config, &c->cluster, c->err);
+}
+
+static ShoalStatus make_holdings(ShoalCoordinator *c) {
+    int n = c->job->n_datasets;
+    uint64_t *counts = shoal_calloc((size_t)n, sizeof *counts);
+    if (!counts)
+        return shoal_error_memory(c->err, "the datasets", sizeof *counts);
+    for (int i = 0; i < n; i++)
+        counts[i] = c->job->datasets[i].records;
+    ShoalStatus status = n ? shoal_holdings_create(n, counts, &c->holdings, c->err) : SHOAL_OK;
+    shoal_free(counts);
+    return status;
+}
+
+static ShoalStatus choose_wire(ShoalCoordinator *c) {
+    static const char *const NAMES[] = {"fp32", "fp16", "bf16"};
+    const char *name = c->options->wire ? c->options->wire : NAMES[0];
+    for (int i = 0; i < 3; i++)
+        if (!strcmp(name, NAMES[i])) {
+            c->format = (ShoalWireFormat)i;
+            return SHOAL_OK;
         }
-        if (status || !flight->results)
-            return shoal_error_memory(c->err, "results", n * sizeof *flight->results);
-    }
-    return SHOAL_OK;
+    return shoal_error_set(c->err, SHOAL_ERR_ARGUMENT,
+                           "wire is '%s'; there are fp32, fp16 and bf16", name);
+}
+
+static ShoalStatus choose_balance(ShoalCoordinator *c) {
+    const char *balance = c->options->balance;
+    c->balances = balance ? !strcmp(balance, "on") : c->options->listen != NULL;
+    if (balance && strcmp(balance, "on") && strcmp(balance, "off"))
+        return shoal_error_set(c->err, SHOAL_ERR_ARGUMENT, "balance is '%s'; there are on and off",
+                               balance);
+    return shoal_balance_create(NULL, &c->balance, c->err);
 }
 
 static ShoalStatus prepare(ShoalCoordinator *c) {
-    ShoalDirectorOptions director = {.train = c->options, .n_ranks = c->n_workers};
-    ShoalClusterConfig config = {.expected = (unsigned)c->n_workers,
-                                 .window = SHOAL_COORDINATOR_WINDOW,
-                                 .heartbeat_timeout_ms =
-                                     c->options->heartbeat_timeout_ms > 0
-                                         ? (uint64_t)c->options->heartbeat_timeout_ms
-                                         : DEFAULT_HEARTBEAT_TIMEOUT,
-                                 .join_timeout_ms = c->options->listen ? 0 : JOIN_MS,
-                                 .form_timeout_ms = FORM_MS};
-    ShoalStatus status = shoal_director_create(c->job, &director, &c->director, c->err);
+    ShoalDirectorOptions director = {.train = c->options,
+                                     .check_files = true,
+                                     .n_ranks = c->options->workers > 0 ? c->options->workers : 1};
+    ShoalStatus status = shoal_shuffle_find(c->options->shuffle, &director.shuffle, c->err);
     if (!status)
-        status = shoal_job_pack(c->job, &c->job_bytes, &c->job_size, c->err);
+        status = choose_wire(c);
     if (!status)
-        status = shoal_cluster_create(&config, &c->cluster, c->err);
-    return status ? status : allocate(c);
+        status = shoal_director_create(c->job, &director, &c->director, c->err);
+    if (!status && !shoal_coordinator_grow_peers(c))
+        status = shoal_error_memory(c->err, "the connections", sizeof *c->peers);
+    if (!status)
+        status = shoal_coordinator_pack_job(c);
+    if (!status)
+        status = make_holdings(c);
+    if (!status)
+        status = choose_balance(c);
+    return status ? status : make_cluster(c);
 }
 
 static void announce(const ShoalCoordinator *c, const char *join, const char *token) {
     char text[512];
+    int workers = c->options->workers > 0 ? c->options->workers : 1;
     /* "Any address" is good for listening only. */
     bool any = !strncmp(join, "0.0.0.0:", 8) || !strncmp(join, "[::]:", 5);
     snprintf(text, sizeof text,
              "Waiting for %d worker%s at %s. On each machine:\n"
              "    SHOAL_TOKEN=%s shoal worker --join=%s%s",
-             c->n_workers, c->n_workers == 1 ? "" : "s", join, c->options->token ? "..." : token,
+             workers, workers == 1 ? "" : "s", join, c->options->token ? "..." : token,
              any ? "ADDRESS-OF-THIS-MACHINE" : "", any ? strrchr(join, ':') : join);
     ShoalEvent event = {.kind = SHOAL_EVENT_WAITING, .text = text};
     shoal_director_emit(c->director, &event);
@@ -262,11 +338,12 @@ static ShoalStatus start_workers(ShoalCoordinator *c, const char *join, const ch
         announce(c, join, token);
         return SHOAL_OK;
     }
-    int share = shoal_cpu_cores() / c->n_workers;
+    int workers = c->options->workers > 0 ? c->options->workers : 1;
+    int share = shoal_cpu_cores() / workers;
     int threads = c->options->engine.threads > 0 ? c->options->engine.threads
                   : share > 0                    ? share
                                                  : 1;
-    return shoal_children_start(c->options->program, c->n_workers, join, token, threads,
+    return shoal_children_start(c->options->program, workers, join, token, threads,
                                 &c->options->engine, &c->children, c->err);
 }
 
@@ -277,7 +354,7 @@ static ShoalStatus run(ShoalCoordinator *c) {
         shoal_auth_token_generate(made);
         token = made;
     }
-    shoal_auth_random(c->ring_secret, sizeof c->ring_secret);
+    shoal_auth_random(&c->session, sizeof c->session);
     ShoalReplicaOptions engine = {0}; /* a wrong --cpu is told here, not by N workers */
     ShoalStatus status = shoal_engine_choose(&c->options->engine, 1, &engine, c->err);
     if (!status)
@@ -301,36 +378,41 @@ static ShoalStatus run(ShoalCoordinator *c) {
     return status;
 }
 
+static void close_flight(ShoalFlight *flight) {
+    for (int r = 0; r < flight->size; r++)
+        shoal_replica_result_close(&flight->results[r]);
+    shoal_free(flight->results);
+    shoal_free(flight->connections);
+    shoal_buffer_close(&flight->model);
+    shoal_buffer_close(&flight->state);
+    shoal_plan_close(&flight->plan);
+}
+
 static void close_coordinator(ShoalCoordinator *c) {
     while (c->n_peers)
         shoal_coordinator_remove_peer(c, 0);
     if (c->listen_fd >= 0)
         close(c->listen_fd);
-    for (int i = 0; i < SHOAL_COORDINATOR_WINDOW; i++) {
-        for (int r = 0; c->flights[i].results && r < c->n_workers; r++)
-            shoal_replica_result_close(&c->flights[i].results[r]);
-        shoal_free(c->flights[i].results);
-        shoal_buffer_close(&c->flights[i].model);
-        shoal_buffer_close(&c->flights[i].state);
-        shoal_plan_close(&c->flights[i].plan);
-    }
+    for (int i = 0; i < SHOAL_COORDINATOR_FLIGHTS; i++)
+        close_flight(&c->flights[i]);
     shoal_cluster_destroy(c->cluster);
+    shoal_balance_destroy(c->balance);
+    shoal_holdings_destroy(c->holdings);
     shoal_director_destroy(c->director);
-    shoal_free(c->peers);
-    shoal_free(c->polls);
-    shoal_free(c->tallies);
-    shoal_free(c->statuses);
-    shoal_free(c->job_bytes);
+    void *const blocks[] = {c->peers,       c->polls,    c->capacities, c->limits,
+                            c->stores,      c->late,     c->odd,        c->store_ids,
+                            c->store_alive, c->statuses, c->job_bytes};
+    for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++)
+        shoal_free(blocks[i]);
     shoal_auth_forget(&c->key, sizeof c->key);
-    shoal_auth_forget(c->ring_secret, sizeof c->ring_secret);
 }
 
 ShoalStatus shoal_train_coordinator(ShoalJob *job, const ShoalTrainOptions *options,
                                     ShoalError *err) {
     ShoalCoordinator c = {.job = job,
                           .options = options,
+                          .adopt = options->resume && options->listen,
                           .listen_fd = -1,
-                          .n_workers = options->workers > 0 ? options->workers : 1,
                           .err = err};
     ShoalStatus status = run(&c);
     close_coordinator(&c);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -279,6 +280,41 @@ static ShoalStatus load_solver(const char *path, ShoalJob *job, ShoalError *err)
     return status ? status : check_prefix(job->solver, err);
 }
 
+/* PREFIX_iter_N.solverstate with the highest N; empty: there is none. */
+static void find_snapshot(const char *prefix, char *path, size_t size) {
+    char pattern[4096];
+    glob_t found;
+    long best = -1;
+    path[0] = '\0';
+    snprintf(pattern, sizeof pattern, "%s_iter_*.solverstate", prefix);
+    if (glob(pattern, 0, NULL, &found))
+        return;
+    for (size_t i = 0; i < found.gl_pathc; i++) {
+        char *end;
+        const char *number = found.gl_pathv[i] + strlen(prefix) + strlen("_iter_");
+        long iter = strlen(found.gl_pathv[i]) > strlen(prefix) + strlen("_iter_")
+                        ? strtol(number, &end, 10)
+                        : -1;
+        if (iter > best && !strcmp(end, ".solverstate") && strlen(found.gl_pathv[i]) < size) {
+            best = iter;
+            snprintf(path, size, "%s", found.gl_pathv[i]);
+        }
+    }
+    globfree(&found);
+}
+
+static ShoalStatus add_newest_state(ShoalJob *job, bool may_lack, ShoalError *err) {
+    char path[4096];
+    find_snapshot(job->solver->snapshot_prefix, path, sizeof path);
+    if (path[0])
+        return add_state(job, path, err);
+    return may_lack ? SHOAL_OK
+                    : shoal_error_set(err, SHOAL_ERR_ARGUMENT,
+                                      "there is no snapshot to go on from: no file is named "
+                                      "%s_iter_N.solverstate",
+                                      job->solver->snapshot_prefix);
+}
+
 ShoalStatus shoal_job_load(const ShoalJobOptions *options, ShoalJob *out, ShoalError *err) {
     ShoalJob job = {.workers = options->workers, .hash_interval = options->hash_interval};
     ShoalStatus status = load_solver(options->solver, &job, err);
@@ -290,6 +326,8 @@ ShoalStatus shoal_job_load(const ShoalJobOptions *options, ShoalJob *out, ShoalE
         status = add_mean_files(&job, err);
     if (!status && options->snapshot)
         status = add_state(&job, options->snapshot, err);
+    if (!status && options->newest_snapshot)
+        status = add_newest_state(&job, options->may_lack_snapshot, err);
     if (!status && options->weights)
         status = add_weights(&job, options->weights, err);
     if (status) {
@@ -364,9 +402,89 @@ ShoalStatus shoal_job_add_dataset(ShoalJob *job, const char *source, int channel
         grow((void **)&job->datasets, &job->n_datasets, sizeof *job->datasets);
     if (!dataset)
         return shoal_error_memory(err, "a dataset", sizeof *dataset);
-    *dataset = (ShoalJobDataset){shoal_strdup(source), channels, height, width};
+    *dataset = (ShoalJobDataset){.source = shoal_strdup(source),
+                                 .channels = channels,
+                                 .height = height,
+                                 .width = width,
+                                 .records = 1};
     if (dataset->source)
         return SHOAL_OK;
     job->n_datasets--;
     return shoal_error_memory(err, "a dataset", strlen(source));
+}
+
+void shoal_job_name_dataset(ShoalJob *job, const char *source, uint64_t records,
+                            const ShoalFingerprint *fingerprint) {
+    for (int i = 0; i < job->n_datasets; i++)
+        if (!strcmp(job->datasets[i].source, source)) {
+            job->datasets[i].records = records;
+            job->datasets[i].fingerprint = *fingerprint;
+        }
+}
+
+int shoal_job_dataset_number(const ShoalJob *job, const char *source) {
+    int i = 0;
+    while (i < job->n_datasets && (!source || strcmp(job->datasets[i].source, source)))
+        i++;
+    return i;
+}
+
+/* ---- weights ---- */
+
+static ShoalStatus load_into(const ShoalJobFile *file, ShoalNet *const *nets, int n_nets,
+                             ShoalError *err) {
+    ShoalCaffeNet from;
+    ShoalStatus status =
+        shoal_caffe_net_from_bytes(file->bytes, file->size, file->name, &from, err);
+    if (status)
+        return status;
+    int copied = 0;
+    for (int n = 0; n < n_nets && !status; n++) {
+        int layers = 0;
+        status = shoal_net_load_weights(nets[n], &from, &layers, err);
+        copied += layers;
+    }
+    if (!status && !copied)
+        status = shoal_error_set(err, SHOAL_ERR_MODEL,
+                                 "%s: holds no weights for any layer of this net (%zu layers in "
+                                 "the file); weights go by the names of layers",
+                                 file->name, from.param->n_layer);
+    shoal_caffe_net_close(&from);
+    return status;
+}
+
+ShoalStatus shoal_job_load_weights(const ShoalJobFile *files, int n_files, ShoalNet *const *nets,
+                                   int n_nets, ShoalError *err) {
+    ShoalStatus status = SHOAL_OK;
+    for (int i = 0; i < n_files && !status; i++)
+        status = load_into(&files[i], nets, n_nets, err);
+    return status;
+}
+
+/* ---- seeds ---- */
+
+/* A job with nothing but a state has what a seed needs. */
+ShoalStatus shoal_seed_load(const char *path, ShoalSeed *out, ShoalError *err) {
+    ShoalJob job = {0};
+    ShoalStatus status = add_state(&job, path, err);
+    if (!status) {
+        *out = (ShoalSeed){.weights = job.weights,
+                           .n_weights = job.n_weights,
+                           .state = job.state_file,
+                           .updates = job.state->iter,
+                           .current_step = job.state->current_step};
+        job.weights = NULL;
+        job.n_weights = 0;
+        job.state_file = (ShoalJobFile){0};
+    }
+    shoal_job_close(&job);
+    return status;
+}
+
+void shoal_seed_close(ShoalSeed *seed) {
+    for (int i = 0; i < seed->n_weights; i++)
+        close_file(&seed->weights[i]);
+    close_file(&seed->state);
+    shoal_free(seed->weights);
+    *seed = (ShoalSeed){0};
 }

@@ -6,6 +6,8 @@
 #include <stdint.h>
 
 #include "caffe/model.h"
+#include "data/cache.h"
+#include "net/net.h"
 
 /* Everything that defines a training: solver, nets, seed, start weights and state. The coordinator
  * (or a single process) loads it from files; a worker unpacks what the coordinator packed and opens
@@ -26,6 +28,8 @@ typedef struct ShoalJobFile {
 typedef struct ShoalJobDataset {
     char *source; /* data_param.source */
     int channels, height, width;
+    uint64_t records;
+    ShoalFingerprint fingerprint;
 } ShoalJobDataset;
 
 typedef struct ShoalJob {
@@ -45,9 +49,11 @@ typedef struct ShoalJob {
 } ShoalJob;
 
 typedef struct ShoalJobOptions {
-    const char *solver;   /* path */
-    const char *weights;  /* caffemodels, separated by commas, or NULL */
-    const char *snapshot; /* solverstate or NULL; excludes weights */
+    const char *solver;     /* path */
+    const char *weights;    /* caffemodels, separated by commas, or NULL */
+    const char *snapshot;   /* solverstate or NULL; excludes weights */
+    bool newest_snapshot;   /* in place of a name: the newest of the solver's snapshot_prefix */
+    bool may_lack_snapshot; /* then it is no error that there is none */
     int workers, hash_interval;
 } ShoalJobOptions;
 
@@ -59,8 +65,33 @@ ShoalStatus shoal_job_load_net(const char *model, const char *weights, ShoalJob 
                                ShoalError *err);
 void shoal_job_close(ShoalJob *job);
 
-/* To and from the bytes of a Job message (cluster/messages.proto). *bytes: shoal_calloc storage. */
+/* Copies caffemodels, in their order, into nets. SHOAL_ERR_MODEL: a file does not fit, or holds
+ * nothing for any of them. */
+ShoalStatus shoal_job_load_weights(const ShoalJobFile *files, int n_files, ShoalNet *const *nets,
+                                   int n_nets, ShoalError *err);
+
+/* What a run begins with: the files of a snapshot, or those that the user gave. */
+typedef struct ShoalSeed {
+    ShoalJobFile *weights;
+    int n_weights;
+    ShoalJobFile state; /* bytes NULL: none */
+    int updates, current_step;
+} ShoalSeed;
+
+/* Reads the two files of a snapshot; state: path of the .solverstate, which names the weights. */
+ShoalStatus shoal_seed_load(const char *state, ShoalSeed *seed, ShoalError *err);
+void shoal_seed_close(ShoalSeed *seed);
+
+/* To and from the bytes of a Seed message. *bytes: shoal_calloc storage. */
+ShoalStatus shoal_seed_pack(const ShoalSeed *seed, void **bytes, size_t *size, ShoalError *err);
+ShoalStatus shoal_seed_unpack(const void *bytes, size_t size, ShoalSeed *out, ShoalError *err);
+
+/* To and from the bytes of a Job message (cluster/messages.proto), without weights and state.
+ * *bytes: shoal_calloc storage. */
 ShoalStatus shoal_job_pack(const ShoalJob *job, void **bytes, size_t *size, ShoalError *err);
+/* What a job is, 16 bytes: equal for two runs of the same files, whatever their seed and number of
+ * workers. */
+ShoalStatus shoal_job_id(const ShoalJob *job, unsigned char id[16], ShoalError *err);
 ShoalStatus shoal_job_unpack(const void *bytes, size_t size, ShoalJob *job, ShoalError *err);
 
 /* The file of that name among `files`; NULL if none. */
@@ -70,5 +101,10 @@ const ShoalJobDataset *shoal_job_dataset(const ShoalJob *job, const char *source
 /* Adds what a dataset's records look like; once per source. */
 ShoalStatus shoal_job_add_dataset(ShoalJob *job, const char *source, int channels, int height,
                                   int width, ShoalError *err);
+/* Its number in job->datasets; n_datasets when there is none (source NULL, too). */
+int shoal_job_dataset_number(const ShoalJob *job, const char *source);
+/* Adds how many records it has and what names them. */
+void shoal_job_name_dataset(ShoalJob *job, const char *source, uint64_t records,
+                            const ShoalFingerprint *fingerprint);
 
 #endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <limits.h>
+#include <sodium.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -7,7 +8,7 @@
 #include "cluster/messages.h"
 #include "train/job.h"
 
-/* A job as a Job message. */
+/* A job as a Job message, and what a run begins with as a Seed message. */
 
 static void file_to_message(const ShoalJobFile *file, Shoal__NamedFile *message) {
     shoal__named_file__init(message);
@@ -43,13 +44,13 @@ static ShoalStatus nets_to_message(const ShoalJob *job, Shoal__JobNet *nets, Sho
 typedef struct Storage {
     Shoal__JobNet *nets;
     Shoal__JobDataset *datasets;
-    Shoal__NamedFile *files; /* weights, then mean files, then the state */
+    Shoal__NamedFile *files; /* mean files */
     void **pointers;
 } Storage;
 
 static bool storage_init(Storage *s, const ShoalJob *job) {
     size_t n_nets = (size_t)job->n_nets, n_sets = (size_t)job->n_datasets;
-    size_t n_files = (size_t)job->n_weights + (size_t)job->n_files + 1;
+    size_t n_files = (size_t)job->n_files;
     s->nets = shoal_calloc(n_nets, sizeof *s->nets);
     s->datasets = shoal_calloc(n_sets, sizeof *s->datasets);
     s->files = shoal_calloc(n_files, sizeof *s->files);
@@ -79,6 +80,9 @@ static void datasets_to_message(const ShoalJob *job, Shoal__JobDataset *datasets
         datasets[i].channels = (uint32_t)job->datasets[i].channels;
         datasets[i].height = (uint32_t)job->datasets[i].height;
         datasets[i].width = (uint32_t)job->datasets[i].width;
+        datasets[i].records = job->datasets[i].records;
+        datasets[i].fingerprint.data = (unsigned char *)job->datasets[i].fingerprint.bytes;
+        datasets[i].fingerprint.len = sizeof job->datasets[i].fingerprint.bytes;
     }
 }
 
@@ -93,22 +97,12 @@ static void link_arrays(const ShoalJob *job, Storage *s, Shoal__Job *message) {
         *next++ = &s->datasets[i];
     message->n_datasets = (size_t)job->n_datasets;
     Shoal__NamedFile *file = s->files;
-    message->weights = (Shoal__NamedFile **)next;
-    for (int i = 0; i < job->n_weights; i++, file++) {
-        file_to_message(&job->weights[i], file);
-        *next++ = file;
-    }
-    message->n_weights = (size_t)job->n_weights;
     message->files = (Shoal__NamedFile **)next;
     for (int i = 0; i < job->n_files; i++, file++) {
         file_to_message(&job->files[i], file);
         *next++ = file;
     }
     message->n_files = (size_t)job->n_files;
-    if (job->state) {
-        file_to_message(&job->state_file, file);
-        message->state = file;
-    }
 }
 
 ShoalStatus shoal_job_pack(const ShoalJob *job, void **bytes, size_t *size, ShoalError *err) {
@@ -131,6 +125,20 @@ ShoalStatus shoal_job_pack(const ShoalJob *job, void **bytes, size_t *size, Shoa
     shoal_free(message.solver.data);
     storage_close(&storage, job->n_nets);
     return status;
+}
+
+ShoalStatus shoal_job_id(const ShoalJob *job, unsigned char id[16], ShoalError *err) {
+    ShoalJob plain = *job;
+    plain.seed = 0;
+    plain.workers = plain.hash_interval = 0;
+    void *bytes;
+    size_t size;
+    ShoalStatus status = shoal_job_pack(&plain, &bytes, &size, err);
+    if (status)
+        return status;
+    crypto_generichash(id, 16, bytes, size, NULL, 0);
+    shoal_free(bytes);
+    return SHOAL_OK;
 }
 
 /* ---- unpacking ---- */
@@ -184,10 +192,15 @@ static ShoalStatus datasets_from_message(const Shoal__Job *message, ShoalJob *jo
         if (!d->channels || !d->height || !d->width || d->channels > INT_MAX ||
             d->height > INT_MAX || d->width > INT_MAX)
             return shoal_error_set(err, SHOAL_ERR_PROTOCOL, "the job holds a dataset without size");
+        if (!d->records || d->fingerprint.len != SHOAL_CACHE_ID_BYTES)
+            return shoal_error_set(err, SHOAL_ERR_PROTOCOL, "the job holds a dataset without name");
+        ShoalFingerprint fingerprint;
+        memcpy(fingerprint.bytes, d->fingerprint.data, sizeof fingerprint.bytes);
         ShoalStatus status = shoal_job_add_dataset(job, d->source, (int)d->channels, (int)d->height,
                                                    (int)d->width, err);
         if (status)
             return status;
+        shoal_job_name_dataset(job, d->source, d->records, &fingerprint);
     }
     return SHOAL_OK;
 }
@@ -207,17 +220,8 @@ static ShoalStatus job_from_message(const Shoal__Job *message, ShoalJob *job, Sh
     if (!status)
         status = datasets_from_message(message, job, err);
     if (!status)
-        status = files_from_message(message->weights, message->n_weights, &job->weights,
-                                    &job->n_weights, err);
-    if (!status)
         status =
             files_from_message(message->files, message->n_files, &job->files, &job->n_files, err);
-    if (!status && message->state)
-        status = file_from_message(message->state, &job->state_file, err);
-    if (!status && message->state)
-        status = shoal_caffe_unpack(&caffe__solver_state__descriptor, job->state_file.bytes,
-                                    job->state_file.size, job->state_file.name,
-                                    (ProtobufCMessage **)&job->state, err);
     return status;
 }
 
@@ -233,5 +237,55 @@ ShoalStatus shoal_job_unpack(const void *bytes, size_t size, ShoalJob *out, Shoa
         shoal_job_close(&job);
     else
         *out = job;
+    return status;
+}
+
+/* ---- seeds ---- */
+
+ShoalStatus shoal_seed_pack(const ShoalSeed *seed, void **bytes, size_t *size, ShoalError *err) {
+    Shoal__Seed message = SHOAL__SEED__INIT;
+    Shoal__NamedFile state;
+    size_t n = (size_t)seed->n_weights;
+    Shoal__NamedFile *files = shoal_calloc(n, sizeof *files);
+    Shoal__NamedFile **pointers = shoal_calloc(n, sizeof *pointers);
+    ShoalStatus status = files && pointers ? SHOAL_OK : shoal_error_memory(err, "a seed", n);
+    for (size_t i = 0; !status && i < n; i++) {
+        file_to_message(&seed->weights[i], &files[i]);
+        pointers[i] = &files[i];
+    }
+    message.weights = pointers;
+    message.n_weights = n;
+    if (seed->state.bytes) {
+        file_to_message(&seed->state, &state);
+        message.state = &state;
+    }
+    message.updates = (uint64_t)seed->updates;
+    message.current_step = (uint32_t)seed->current_step;
+    message.present = true;
+    if (!status)
+        status = shoal_caffe_pack(&message.base, bytes, size, err);
+    shoal_free(files);
+    shoal_free(pointers);
+    return status;
+}
+
+ShoalStatus shoal_seed_unpack(const void *bytes, size_t size, ShoalSeed *out, ShoalError *err) {
+    Shoal__Seed *message = shoal__seed__unpack(NULL, size, bytes);
+    if (!message || !message->present || message->updates > INT_MAX ||
+        message->current_step > INT_MAX || message->n_weights > 1024) {
+        if (message)
+            shoal__seed__free_unpacked(message, NULL);
+        return shoal_error_set(err, SHOAL_ERR_PROTOCOL, "the coordinator's seed makes no sense");
+    }
+    ShoalSeed seed = {.updates = (int)message->updates, .current_step = (int)message->current_step};
+    ShoalStatus status = files_from_message(message->weights, message->n_weights, &seed.weights,
+                                            &seed.n_weights, err);
+    if (!status && message->state)
+        status = file_from_message(message->state, &seed.state, err);
+    shoal__seed__free_unpacked(message, NULL);
+    if (status)
+        shoal_seed_close(&seed);
+    else
+        *out = seed;
     return status;
 }

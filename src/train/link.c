@@ -2,7 +2,6 @@
 #include "train/link.h"
 
 #include <poll.h>
-#include <pthread.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -11,53 +10,11 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/stop.h"
-#include "cluster/worker.h"
 #include "shoal/shoal.h"
-#include "train/chunk.h"
-#include "train/pipe.h"
+#include "train/link_internal.h"
+#include "train/vitals.h"
 
-enum { EXTRA_ITEMS = 2, GOODBYE_MS = 3000 };
-
-/* Something to send, in the order of posting. */
-typedef struct Post {
-    struct Post *next;
-    ShoalMessageType type;
-    uint64_t generation, round;
-    size_t size;
-    unsigned char payload[];
-} Post;
-
-/* The memory behind an order. */
-typedef struct Item {
-    ShoalOrderKind kind;
-    ShoalSlot *slot;
-    uint64_t generation, round;
-} Item;
-
-struct ShoalLink {
-    ShoalChannel *channel;
-    volatile sig_atomic_t *stop;
-    unsigned heartbeat_ms;
-    uint64_t next_heartbeat_ms;
-    ShoalWorker core;
-
-    pthread_t thread;
-    bool started;
-    ShoalPipe *pipe;
-    Item *items;
-    int n_items, n_slots;
-    int *staged, n_staged; /* rounds that wait for the core's word, in order */
-
-    ShoalBuffer job;  /* packed, as far as it has come */
-    ShoalAuthKey key; /* of the token */
-    ShoalRingConfig config;
-    ShoalAddress *members;
-
-    int over_fd, post_fd; /* eventfds */
-    pthread_mutex_t lock; /* of what follows */
-    Post *first, *last;
-    bool closing;
-};
+enum { GOODBYE_MS = 3000, STOP_POLL_MS = 500, VITALS_MS = 1000 };
 
 static void signal_fd(int fd) {
     uint64_t one = 1;
@@ -65,12 +22,17 @@ static void signal_fd(int fd) {
     (void)n; /* a full counter is readable, too */
 }
 
-/* ---- the main thread's side ---- */
+ShoalStatus shoal_link_malformed(ShoalError *err) {
+    return shoal_error_set(err, SHOAL_ERR_PROTOCOL,
+                           "the coordinator sent a message that makes no sense");
+}
+
+/* ---- the main thread's side: posts ---- */
 
 static ShoalStatus post(ShoalLink *link, ShoalMessageType type, const ProtobufCMessage *message,
                         uint64_t generation, uint64_t round, ShoalError *err) {
     size_t size = protobuf_c_message_get_packed_size(message);
-    Post *item = shoal_calloc(1, sizeof *item + size);
+    ShoalPost *item = shoal_calloc(1, sizeof *item + size);
     if (!item)
         return shoal_error_memory(err, "a message", size);
     item->type = type;
@@ -78,19 +40,34 @@ static ShoalStatus post(ShoalLink *link, ShoalMessageType type, const ProtobufCM
     item->round = round;
     item->size = protobuf_c_message_pack(message, item->payload);
     pthread_mutex_lock(&link->lock);
-    if (link->last)
-        link->last->next = item;
+    if (link->last_post)
+        link->last_post->next = item;
     else
-        link->first = item;
-    link->last = item;
+        link->first_post = item;
+    link->last_post = item;
     pthread_mutex_unlock(&link->lock);
     signal_fd(link->post_fd);
     return SHOAL_OK;
 }
 
-ShoalStatus shoal_link_post_ready(ShoalLink *link, uint64_t generation, ShoalError *err) {
+ShoalStatus shoal_link_post_prepared(ShoalLink *link, int capacity, uint64_t cache_bytes,
+                                     ShoalError *err) {
+    Shoal__Prepared message = SHOAL__PREPARED__INIT;
+    message.capacity = (uint32_t)capacity;
+    message.cache_bytes = cache_bytes;
+    return post(link, SHOAL_MESSAGE_PREPARED, &message.base, 0, 0, err);
+}
+
+ShoalStatus shoal_link_post_ready(ShoalLink *link, uint64_t generation, ShoalClusterVersion version,
+                                  int current_step, ShoalError *err) {
     Shoal__Ready message = SHOAL__READY__INIT;
+    Shoal__Version held = SHOAL__VERSION__INIT;
+    held.held = version.held;
+    held.updates = version.updates;
+    held.generation = version.generation;
     message.generation = generation;
+    message.version = &held;
+    message.current_step = (uint32_t)current_step;
     return post(link, SHOAL_MESSAGE_READY, &message.base, generation, 0, err);
 }
 
@@ -125,259 +102,151 @@ void shoal_link_post_failure(ShoalLink *link, const ShoalError *failure) {
     (void)post(link, SHOAL_MESSAGE_FAILURE, &message.base, 0, 0, NULL);
 }
 
+/* ---- orders and slots ---- */
+
+static void free_order(ShoalLink *link, ShoalLinkOrder *order) {
+    if (order->slot >= 0)
+        link->slots[order->slot].used = false;
+    shoal_free(order->memory[0]);
+    shoal_free(order->memory[1]);
+    shoal_free(order);
+}
+
+ShoalStatus shoal_link_order(ShoalLink *link, const ShoalOrder *order, int slot, void *memory,
+                             void *more_memory, ShoalError *err) {
+    ShoalLinkOrder *item = shoal_calloc(1, sizeof *item);
+    if (!item) {
+        shoal_free(memory);
+        shoal_free(more_memory);
+        return shoal_error_memory(err, "an order", sizeof *item);
+    }
+    item->order = *order;
+    item->slot = slot;
+    item->memory[0] = memory;
+    item->memory[1] = more_memory;
+    pthread_mutex_lock(&link->lock);
+    if (link->last_order)
+        link->last_order->next = item;
+    else
+        link->first_order = item;
+    link->last_order = item;
+    pthread_cond_signal(&link->changed);
+    pthread_mutex_unlock(&link->lock);
+    return SHOAL_OK;
+}
+
+int shoal_link_take_slot(ShoalLink *link) {
+    int found = -1;
+    pthread_mutex_lock(&link->lock);
+    for (int i = 0; i < link->n_slots && found < 0; i++)
+        if (!link->slots[i].used && link->slots[i].slot)
+            found = i;
+    if (found >= 0)
+        link->slots[found].used = true;
+    pthread_mutex_unlock(&link->lock);
+    return found;
+}
+
+void shoal_link_free_slot(ShoalLink *link, int slot) {
+    ShoalLinkSlot *item = &link->slots[slot];
+    if (item->message)
+        shoal__round__free_unpacked(item->message, NULL);
+    item->message = NULL;
+    pthread_mutex_lock(&link->lock);
+    item->used = false;
+    pthread_mutex_unlock(&link->lock);
+}
+
 int shoal_link_slots(const ShoalLink *link) {
-    return link->n_items;
+    return link->n_slots;
 }
 
-ShoalStatus shoal_link_attach(ShoalLink *link, const ShoalReplica *replica, ShoalError *err) {
-    for (int i = 0; i < link->n_items; i++) {
-        link->items[i].slot = shoal_slot_create(replica);
-        if (!link->items[i].slot)
-            return shoal_error_set(err, SHOAL_ERR_MEMORY,
-                                   "out of memory: no room for the samples of %d batches; use a "
-                                   "smaller batch_size or more workers",
-                                   link->n_items);
+void shoal_link_attach(ShoalLink *link, ShoalReplica *replica, const ShoalJob *job,
+                       ShoalSlot *const *slots) {
+    pthread_mutex_lock(&link->lock);
+    for (int i = 0; i < link->n_slots; i++)
+        link->slots[i].slot = slots[i];
+    link->replica = replica;
+    link->job_of_replica = job;
+    pthread_mutex_unlock(&link->lock);
+}
+
+ShoalStatus shoal_link_next(ShoalLink *link, ShoalOrder **order, bool *more, ShoalError *err) {
+    pthread_mutex_lock(&link->lock);
+    while (!link->first_order && !link->over)
+        pthread_cond_wait(&link->changed, &link->lock);
+    ShoalLinkOrder *item = link->over ? NULL : link->first_order;
+    if (item) {
+        link->first_order = item->next;
+        if (!item->next)
+            link->last_order = NULL;
     }
-    return SHOAL_OK;
+    ShoalError failure = link->error;
+    pthread_mutex_unlock(&link->lock);
+    *more = item != NULL;
+    *order = item ? &item->order : NULL;
+    return item || !failure.status ? SHOAL_OK
+                                   : shoal_error_set(err, failure.status, "%s", failure.text);
 }
 
-ShoalStatus shoal_link_next(ShoalLink *link, ShoalOrder *order, bool *more, ShoalError *err) {
-    int number = shoal_pipe_pop(link->pipe);
-    *more = number >= 0;
-    if (number < 0)
-        return shoal_pipe_error(link->pipe, err);
-    const Item *item = &link->items[number];
-    *order = (ShoalOrder){.kind = item->kind,
-                          .item = number,
-                          .bytes = link->job.bytes,
-                          .size = link->job.used,
-                          .config = &link->config,
-                          .slot = item->slot,
-                          .generation = item->generation,
-                          .round = item->round};
-    return SHOAL_OK;
+bool shoal_link_is_current(ShoalLink *link, const ShoalOrder *order) {
+    pthread_mutex_lock(&link->lock);
+    bool current =
+        !link->over && (order->kind == SHOAL_ORDER_JOB || order->generation == link->generation);
+    pthread_mutex_unlock(&link->lock);
+    return current;
 }
 
-void shoal_link_finish(ShoalLink *link, const ShoalOrder *order) {
-    shoal_pipe_recycle(link->pipe, order->item);
+void shoal_link_finish(ShoalLink *link, ShoalOrder *order) {
+    pthread_mutex_lock(&link->lock);
+    free_order(link, (ShoalLinkOrder *)(void *)order);
+    pthread_mutex_unlock(&link->lock);
 }
 
-/* ---- the link thread's side: what comes in ---- */
-
-static ShoalStatus malformed(ShoalError *err) {
-    return shoal_error_set(err, SHOAL_ERR_PROTOCOL,
-                           "the coordinator sent a message that makes no sense");
+bool shoal_link_is_final(const ShoalLink *link) {
+    return link->final;
 }
 
-static ShoalStatus give_order(ShoalLink *link, ShoalOrderKind kind, uint64_t generation,
+bool shoal_link_forgets(const ShoalLink *link) {
+    return link->forget;
+}
+
+uint64_t shoal_link_generation(ShoalLink *link) {
+    pthread_mutex_lock(&link->lock);
+    uint64_t generation = link->generation;
+    pthread_mutex_unlock(&link->lock);
+    return generation;
+}
+
+/* ---- the link thread's side ---- */
+
+static ShoalStatus run_staged(ShoalLink *link, uint64_t generation, uint64_t round,
                               ShoalError *err) {
-    int number = shoal_pipe_take(link->pipe, false);
-    if (number < 0)
-        return malformed(err);
-    link->items[number].kind = kind;
-    link->items[number].generation = generation;
-    shoal_pipe_push(link->pipe, number);
-    return SHOAL_OK;
-}
-
-static ShoalStatus append_job(ShoalLink *link, const Shoal__Chunk *chunk, ShoalError *err) {
-    size_t n = chunk->content.len;
-    if (chunk->kind != SHOAL__CHUNK_KIND__CHUNK_JOB || chunk->offset != link->job.used ||
-        chunk->total < link->job.used + n || n == 0)
-        return malformed(err);
-    ShoalStatus status = shoal_buffer_append(&link->job, chunk->content.data, n, "the job", err);
-    if (status)
-        return status;
-    return link->job.used == chunk->total ? give_order(link, SHOAL_ORDER_JOB, 0, err) : SHOAL_OK;
-}
-
-static ShoalStatus take_chunk(ShoalLink *link, const ShoalFrame *frame, ShoalError *err) {
-    Shoal__Chunk *chunk = shoal__chunk__unpack(NULL, frame->size, frame->payload);
-    if (!chunk)
-        return malformed(err);
-    ShoalStatus status = append_job(link, chunk, err);
-    shoal__chunk__free_unpacked(chunk, NULL);
-    return status;
-}
-
-/* The secret travels unencrypted: with the token's key in it, listening in is not enough to join
- * the ring. */
-static void make_ring_key(ShoalLink *link, const Shoal__Generation *message) {
-    static const unsigned char NOTHING[SHOAL_AUTH_BYTES];
-    ShoalAuthKey mixed;
-    shoal_auth_session_key(&link->key, SHOAL_AUTH_COORDINATOR, message->ring_secret.data, NOTHING,
-                           &mixed);
-    shoal_auth_ring_key(mixed.bytes, message->generation, &link->config.key);
-    shoal_auth_forget(&mixed, sizeof mixed);
-}
-
-static ShoalStatus store_members(ShoalLink *link, const Shoal__Generation *message,
-                                 ShoalError *err) {
-    ShoalAddress *members = shoal_calloc(message->n_members, sizeof *members);
-    if (!members)
-        return shoal_error_memory(err, "the members", message->n_members * sizeof *members);
-    for (size_t i = 0; i < message->n_members; i++) {
-        const Shoal__Member *member = message->members[i];
-        if (member->ring_port < 1 || member->ring_port > UINT16_MAX ||
-            shoal_address_from_host(member->address, (uint16_t)member->ring_port, &members[i],
-                                    NULL)) {
-            shoal_free(members);
-            return malformed(err);
-        }
-    }
-    shoal_free(link->members);
-    link->members = members;
-    link->config = (ShoalRingConfig){.generation = message->generation,
-                                     .rank = message->rank,
-                                     .size = (unsigned)message->n_members,
-                                     .members = members,
-                                     .wake_fd = link->over_fd};
-    make_ring_key(link, message);
-    return SHOAL_OK;
-}
-
-static ShoalStatus take_generation(ShoalLink *link, const ShoalFrame *frame, ShoalError *err) {
-    Shoal__Generation *message = shoal__generation__unpack(NULL, frame->size, frame->payload);
-    if (!message)
-        return malformed(err);
-    ShoalStatus status = SHOAL_OK;
-    if (message->n_members < 1 || message->n_members > SHOAL_RING_MAX_SIZE ||
-        message->ring_secret.len != SHOAL_AUTH_BYTES)
-        status = malformed(err);
-    if (!status)
-        status = shoal_worker_generation(&link->core, message->generation, message->rank,
-                                         (unsigned)message->n_members, err);
-    if (!status)
-        status = store_members(link, message, err);
-    shoal__generation__free_unpacked(message, NULL);
-    return status;
-}
-
-static bool fill_round(const Shoal__Round *message, ShoalRound *round) {
-    if (message->iteration > INT32_MAX || message->current_step > INT32_MAX ||
-        message->count > message->batch || message->batch > INT32_MAX ||
-        message->kind > SHOAL__ROUND_KIND__ROUND_LOSS)
-        return false;
-    *round = (ShoalRound){.kind = (ShoalStepKind)message->kind,
-                          .number = message->number,
-                          .iter = (int)message->iteration,
-                          .rate = message->rate,
-                          .current_step = (int)message->current_step,
-                          .net = (int)message->net,
-                          .first_sample = message->first_sample,
-                          .count = (int)message->count,
-                          .batch = (int)message->batch,
-                          .clear = message->clear,
-                          .update = message->update};
-    return true;
-}
-
-static ShoalStatus stage_round(ShoalLink *link, const Shoal__Round *message, ShoalError *err) {
-    int number = shoal_pipe_take(link->pipe, false);
-    Item *item = number < 0 ? NULL : &link->items[number];
-    if (!item || !item->slot || !fill_round(message, shoal_slot_round(item->slot)) ||
-        !shoal_slot_fits(item->slot, message->n_batches))
-        return malformed(err);
-    for (size_t s = 0; s < message->n_batches; s++) {
-        uint64_t size = message->batches[s]->dataset_size;
-        if (message->batches[s]->n_records != shoal_slot_records(item->slot, (int)s) || !size)
-            return malformed(err);
-        for (size_t i = 0; i < message->batches[s]->n_records; i++) {
-            const ProtobufCBinaryData *bytes = &message->batches[s]->records[i];
-            ShoalRecord record = {bytes->data, bytes->len};
-            ShoalStatus status =
-                shoal_slot_stage(item->slot, (int)s, (int)i, &record,
-                                 (message->batches[s]->first_record + i) % size, err);
-            if (status)
-                return status;
-        }
-    }
-    item->kind = SHOAL_ORDER_RUN;
-    item->generation = message->generation;
-    item->round = message->number;
-    link->staged[link->n_staged++] = number;
-    return SHOAL_OK;
-}
-
-static ShoalStatus take_round(ShoalLink *link, const ShoalFrame *frame, ShoalError *err) {
-    Shoal__Round *message = shoal__round__unpack(NULL, frame->size, frame->payload);
-    if (!message)
-        return malformed(err);
-    bool accepted;
-    ShoalStatus status =
-        shoal_worker_round(&link->core, message->generation, message->number, &accepted, err);
-    if (!status && accepted)
-        status = stage_round(link, message, err);
-    shoal__round__free_unpacked(message, NULL);
-    return status;
-}
-
-static ShoalStatus take_stop(ShoalLink *link, const ShoalFrame *frame, ShoalError *err) {
-    Shoal__Stop *message = shoal__stop__unpack(NULL, frame->size, frame->payload);
-    ShoalStatus status = SHOAL_OK;
-    if (message && message->reason[0])
-        status = shoal_error_set(err, SHOAL_ERR_LOST, "the coordinator ended the run: %s",
-                                 message->reason);
-    if (message)
-        shoal__stop__free_unpacked(message, NULL);
-    shoal_worker_stop(&link->core);
-    return status;
-}
-
-static ShoalStatus take_refuse(const ShoalFrame *frame, ShoalError *err) {
-    Shoal__Refuse *message = shoal__refuse__unpack(NULL, frame->size, frame->payload);
-    ShoalStatus status = shoal_error_set(err, SHOAL_ERR_LOST, "the coordinator refuses: %s",
-                                         message ? message->reason : "no reason given");
-    if (message)
-        shoal__refuse__free_unpacked(message, NULL);
-    return status;
-}
-
-static ShoalStatus take_frame(ShoalLink *link, const ShoalFrame *frame, ShoalError *err) {
-    switch (frame->type) {
-    case SHOAL_MESSAGE_CHUNK:
-        return take_chunk(link, frame, err);
-    case SHOAL_MESSAGE_GENERATION:
-        return take_generation(link, frame, err);
-    case SHOAL_MESSAGE_ROUND:
-        return take_round(link, frame, err);
-    case SHOAL_MESSAGE_STOP:
-        return take_stop(link, frame, err);
-    case SHOAL_MESSAGE_REFUSE:
-        return take_refuse(frame, err);
-    case SHOAL_MESSAGE_HEARTBEAT:
-        return SHOAL_OK;
-    default:
-        return malformed(err);
-    }
-}
-
-/* ---- the link thread's side: what goes out ---- */
-
-static void run_staged(ShoalLink *link) {
     if (!link->n_staged)
-        return;
-    int number = link->staged[0];
+        return shoal_link_malformed(err);
+    int slot = link->staged[0];
     memmove(link->staged, link->staged + 1, (size_t)--link->n_staged * sizeof *link->staged);
-    shoal_pipe_push(link->pipe, number);
+    const ShoalOrder order = {.kind = SHOAL_ORDER_RUN,
+                              .generation = generation,
+                              .round = round,
+                              .slot = link->slots[slot].slot};
+    return shoal_link_order(link, &order, slot, NULL, NULL, err);
 }
 
-/* Carries out what the core says; *over when it is the end. */
+/* Carries out what the core says; CONNECT and START have been ordered with their messages. */
 static ShoalStatus pump(ShoalLink *link, bool *over, ShoalError *err) {
     ShoalWorkerAction action;
     ShoalStatus status = SHOAL_OK;
     while (!status && shoal_worker_next_action(&link->core, &action)) {
-        if (action.kind == SHOAL_WORKER_CONNECT)
-            status = give_order(link, SHOAL_ORDER_CONNECT, action.generation, err);
-        else if (action.kind == SHOAL_WORKER_RUN)
-            run_staged(link);
+        if (action.kind == SHOAL_WORKER_RUN)
+            status = run_staged(link, action.generation, action.round, err);
         else if (action.kind == SHOAL_WORKER_STOP)
             *over = true;
     }
     return status;
 }
 
-static void note_post(ShoalLink *link, const Post *item) {
+static void note_post(ShoalLink *link, const ShoalPost *item) {
     if (item->type == SHOAL_MESSAGE_READY)
         shoal_worker_connected(&link->core, item->generation);
     if (item->type == SHOAL_MESSAGE_REPORT)
@@ -388,12 +257,12 @@ static void note_post(ShoalLink *link, const Post *item) {
 
 static ShoalStatus send_posts(ShoalLink *link, ShoalError *err) {
     pthread_mutex_lock(&link->lock);
-    Post *item = link->first;
-    link->first = link->last = NULL;
+    ShoalPost *item = link->first_post;
+    link->first_post = link->last_post = NULL;
     pthread_mutex_unlock(&link->lock);
     ShoalStatus status = SHOAL_OK;
     while (item) {
-        Post *next = item->next;
+        ShoalPost *next = item->next;
         if (!status) {
             note_post(link, item);
             status = shoal_channel_queue(link->channel, (uint16_t)item->type, item->payload,
@@ -419,7 +288,8 @@ static ShoalStatus receive_all(ShoalLink *link, bool *over, ShoalError *err) {
         }
         if (event == SHOAL_CHANNEL_NOTHING)
             return SHOAL_OK;
-        status = take_frame(link, &frame, err);
+        link->heard_ms = shoal_clock_ms();
+        status = shoal_link_take(link, &frame, err);
         if (!status)
             status = pump(link, over, err);
         if (status || *over)
@@ -429,10 +299,30 @@ static ShoalStatus receive_all(ShoalLink *link, bool *over, ShoalError *err) {
 
 static ShoalStatus keep_heartbeat(ShoalLink *link, ShoalError *err) {
     uint64_t now = shoal_clock_ms();
+    if (now >= link->heard_ms + link->silence_ms)
+        return shoal_error_set(err, SHOAL_ERR_LOST,
+                               "the coordinator at %s is lost: no word from it for %u ms",
+                               shoal_channel_peer(link->channel), link->silence_ms);
     if (now < link->next_heartbeat_ms)
         return SHOAL_OK;
     link->next_heartbeat_ms = now + link->heartbeat_ms;
-    return shoal_channel_queue(link->channel, SHOAL_MESSAGE_HEARTBEAT, NULL, 0, err);
+    Shoal__Heartbeat message = SHOAL__HEARTBEAT__INIT;
+    if (now >= link->next_vitals_ms)
+        shoal_vitals_read("/", &link->vitals);
+    if (now >= link->next_vitals_ms)
+        link->next_vitals_ms = now + VITALS_MS;
+    message.temperature = link->vitals.temperature;
+    message.clock = link->vitals.clock;
+    message.battery = link->vitals.battery;
+    message.charging = link->vitals.charging;
+    pthread_mutex_lock(&link->lock);
+    const ShoalReplica *replica = link->replica;
+    pthread_mutex_unlock(&link->lock);
+    if (replica) {
+        message.stage = (Shoal__Stage)shoal_replica_stage(replica);
+        message.progress = shoal_replica_progress(replica);
+    }
+    return shoal_message_queue(link->channel, SHOAL_MESSAGE_HEARTBEAT, &message.base, err);
 }
 
 static bool is_closing(ShoalLink *link) {
@@ -449,6 +339,7 @@ static void wait_for_work(ShoalLink *link) {
         {.fd = link->post_fd, .events = POLLIN},
     };
     int timeout = shoal_socket_timeout_ms(link->next_heartbeat_ms);
+    timeout = timeout < 0 || timeout > STOP_POLL_MS ? STOP_POLL_MS : timeout;
     if (poll(polls, 2, timeout) > 0 && polls[1].revents) {
         uint64_t count;
         ssize_t n = read(link->post_fd, &count, sizeof count);
@@ -465,11 +356,11 @@ static ShoalStatus serve(ShoalLink *link, ShoalError *err) {
         wait_for_work(link);
         status = send_posts(link, err);
         if (!status)
-            status = keep_heartbeat(link, err);
-        if (!status)
             status = pump(link, &over, err);
         if (!status)
             status = receive_all(link, &over, err);
+        if (!status)
+            status = keep_heartbeat(link, err);
         if (!status)
             status = shoal_channel_flush(link->channel, err);
     }
@@ -489,46 +380,101 @@ static void flush_rest(ShoalLink *link) {
     }
 }
 
+/* What this worker's cache holds: the coordinator need not send that. */
+static ShoalStatus send_holdings(ShoalLink *link, ShoalError *err) {
+    ShoalFingerprint dataset;
+    ShoalStatus status = SHOAL_OK;
+    for (size_t i = 0; link->cache && !status && shoal_cache_dataset(link->cache, i, &dataset);
+         i++) {
+        Shoal__Holdings message = SHOAL__HOLDINGS__INIT;
+        message.fingerprint.data = dataset.bytes;
+        message.fingerprint.len = sizeof dataset.bytes;
+        status = shoal_cache_list(link->cache, &dataset, &message.ranges, &message.n_ranges, err);
+        if (status)
+            return status;
+        status = shoal_message_queue(link->channel, SHOAL_MESSAGE_HOLDINGS, &message.base, err);
+        shoal_free(message.ranges);
+    }
+    return status;
+}
+
 static void *link_main(void *argument) {
     ShoalLink *link = argument;
     ShoalError err = {0};
-    ShoalStatus status = serve(link, &err);
+    ShoalStatus status = send_holdings(link, &err);
+    if (!status)
+        status = serve(link, &err);
     if (status == SHOAL_ERR_DATA || status == SHOAL_ERR_UNSUPPORTED || status == SHOAL_ERR_MEMORY ||
         status == SHOAL_ERR_PROTOCOL)
         shoal_link_post_failure(link, &err);
     flush_rest(link);
-    signal_fd(link->over_fd);
-    shoal_pipe_close(link->pipe, &err);
+    pthread_mutex_lock(&link->lock);
+    link->over = true;
+    link->error = err;
+    uint64_t generation = link->generation;
+    if (link->replica)
+        shoal_replica_cancel(link->replica, true);
+    pthread_cond_broadcast(&link->changed);
+    pthread_mutex_unlock(&link->lock);
+    shoal_collective_abort(link->ring, generation + 1);
     return NULL;
 }
 
 /* ---- life ---- */
 
-ShoalStatus shoal_link_create(ShoalChannel *channel, const ShoalJoined *joined,
-                              volatile sig_atomic_t *stop, ShoalLink **out, ShoalError *err) {
+static ShoalStatus open_link(ShoalLink *link, ShoalError *err) {
+    link->slots = shoal_calloc((size_t)link->n_slots, sizeof *link->slots);
+    link->open = shoal_calloc((size_t)link->n_slots, sizeof *link->open);
+    link->staged = shoal_calloc((size_t)link->n_slots, sizeof *link->staged);
+    link->post_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (!link->slots || !link->open || !link->staged || link->post_fd < 0 ||
+        pthread_create(&link->thread, NULL, link_main, link))
+        return shoal_error_memory(err, "the connection", sizeof *link);
+    link->started = true;
+    return SHOAL_OK;
+}
+
+ShoalStatus shoal_link_create(const ShoalLinkOptions *options, ShoalLink **out, ShoalError *err) {
     ShoalLink *link = shoal_calloc(1, sizeof *link);
     if (!link)
         return shoal_error_memory(err, "the connection", sizeof *link);
-    link->channel = channel;
-    link->stop = stop;
+    const ShoalJoined *joined = options->joined;
+    link->channel = options->channel;
+    link->stop = options->stop;
+    link->ring = options->ring;
+    link->cache = options->cache;
     link->heartbeat_ms = joined->heartbeat_ms;
+    link->silence_ms = joined->silence_ms;
+    link->heard_ms = shoal_clock_ms();
+    link->format = (ShoalWireFormat)joined->wire_format;
+    link->encrypt = joined->encrypt;
     link->key = joined->key;
+    link->post_fd = -1;
+    /* One more than the window: of the generation before, a round may still be running. */
+    link->n_slots = (int)joined->window + 1;
     shoal_worker_init(&link->core, joined->window);
     pthread_mutex_init(&link->lock, NULL);
-    link->n_items = (int)joined->window + EXTRA_ITEMS;
-    link->items = shoal_calloc((size_t)link->n_items, sizeof *link->items);
-    link->staged = shoal_calloc((size_t)link->n_items, sizeof *link->staged);
-    link->pipe = shoal_pipe_create(link->n_items);
-    link->over_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    link->post_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (!link->items || !link->staged || !link->pipe || link->over_fd < 0 || link->post_fd < 0 ||
-        pthread_create(&link->thread, NULL, link_main, link)) {
+    pthread_cond_init(&link->changed, NULL);
+    ShoalStatus status = open_link(link, err);
+    if (status)
         shoal_link_destroy(link);
-        return shoal_error_memory(err, "the connection", sizeof *link);
+    else
+        *out = link;
+    return status;
+}
+
+static void free_lists(ShoalLink *link) {
+    for (ShoalPost *item = link->first_post, *next; item; item = next) {
+        next = item->next;
+        shoal_free(item);
     }
-    link->started = true;
-    *out = link;
-    return SHOAL_OK;
+    for (ShoalLinkOrder *item = link->first_order, *next; item; item = next) {
+        next = item->next;
+        free_order(link, item);
+    }
+    for (int i = 0; link->slots && i < link->n_slots; i++)
+        if (link->slots[i].message)
+            shoal__round__free_unpacked(link->slots[i].message, NULL);
 }
 
 void shoal_link_destroy(ShoalLink *link) {
@@ -542,23 +488,16 @@ void shoal_link_destroy(ShoalLink *link) {
         pthread_join(link->thread, NULL);
         shoal_channel_destroy(link->channel);
     }
-    for (Post *item = link->first, *next; item; item = next) {
-        next = item->next;
-        shoal_free(item);
-    }
-    for (int i = 0; link->items && i < link->n_items; i++)
-        shoal_slot_destroy(link->items[i].slot);
-    shoal_pipe_destroy(link->pipe);
-    if (link->over_fd >= 0)
-        close(link->over_fd);
+    free_lists(link);
     if (link->post_fd >= 0)
         close(link->post_fd);
+    pthread_cond_destroy(&link->changed);
     pthread_mutex_destroy(&link->lock);
-    shoal_free(link->items);
+    shoal_free(link->slots);
+    shoal_free(link->open);
     shoal_free(link->staged);
     shoal_buffer_close(&link->job);
-    shoal_free(link->members);
+    shoal_buffer_close(&link->seed);
     shoal_auth_forget(&link->key, sizeof link->key);
-    shoal_auth_forget(&link->config.key, sizeof link->config.key);
     shoal_free(link);
 }

@@ -25,7 +25,7 @@ static ShoalStatus stage(Local *local, int item, ShoalError *err) {
     ShoalSlot *slot = local->slots[item];
     ShoalRound *round = shoal_slot_round(slot);
     *round = plan->round;
-    round->first_sample = plan->first[0];
+    round->first_sample = plan->base[0];
     round->count = plan->count[0];
     return shoal_streams_stage(shoal_director_streams(local->director, round->net), slot, err);
 }
@@ -34,12 +34,13 @@ static void *stage_ahead(void *argument) {
     Local *local = argument;
     shoal_replica_release_thread(local->replica);
     ShoalError err = {0};
+    const ShoalCrew alone = {.n = 1};
     for (;;) {
         int item = shoal_pipe_take(local->pipe, true);
         if (item < 0)
             return NULL;
         bool more;
-        if (shoal_director_next(local->director, &local->plans[item], &more, &err) ||
+        if (shoal_director_next(local->director, &alone, &local->plans[item], &more, &err) ||
             (more && stage(local, item, &err))) {
             shoal_pipe_close(local->pipe, &err);
             return NULL;
@@ -81,7 +82,7 @@ static ShoalStatus run_rounds(Local *local, const ShoalJob *job, ShoalError *err
             status = snapshot(local, job, &plan->round, err);
         else
             status =
-                shoal_replica_run(local->replica, local->slots[item], NULL, &local->result, err);
+                shoal_replica_run(local->replica, local->slots[item], NULL, 0, &local->result, err);
         if (!status)
             status = shoal_director_complete(local->director, plan, &local->result, NULL, err);
         if (status)
@@ -109,9 +110,10 @@ static ShoalStatus prepare(Local *local, const ShoalJob *job, const ShoalTrainOp
         status = shoal_replica_create(job, &replica, &local->replica, err);
     if (!status)
         status = shoal_replica_result_init(local->replica, &local->result, err);
+    local->result.present = true;
     for (int i = 0; i < SLOTS && !status; i++) {
         local->slots[i] = shoal_slot_create(local->replica);
-        status = local->slots[i] ? shoal_plan_init(&local->plans[i], 1, err)
+        status = local->slots[i] ? SHOAL_OK
                                  : shoal_error_set(err, SHOAL_ERR_MEMORY,
                                                    "out of memory: no room for the samples of %d "
                                                    "batches; use a smaller batch_size",
@@ -124,11 +126,13 @@ static ShoalStatus prepare(Local *local, const ShoalJob *job, const ShoalTrainOp
 ShoalStatus shoal_train_local(ShoalJob *job, const ShoalTrainOptions *options, ShoalError *err) {
     Local local = {0};
     ShoalDirectorOptions director = {.train = options, .n_ranks = 1};
-    ShoalStatus status = shoal_director_create(job, &director, &local.director, err);
+    ShoalStatus status = shoal_shuffle_find(options->shuffle, &director.shuffle, err);
+    if (!status)
+        status = shoal_director_create(job, &director, &local.director, err);
     if (!status)
         status = prepare(&local, job, options, err);
     if (!status) {
-        shoal_director_begin(local.director);
+        shoal_director_begin(local.director, 1);
         status = run(&local, job, err);
     }
     if (!status) {

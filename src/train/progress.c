@@ -30,11 +30,13 @@ struct ShoalProgress {
     NetOutputs *nets;
     size_t capacity;
 
-    float *merged;           /* outputs of the present round, over all ranks */
-    double *test_sums;       /* over the batches of the present test */
-    ShoalOutput *shown;      /* for events */
-    double iteration_loss;   /* sum over the sub-batches of this iteration */
-    float *losses, smoothed; /* the last average_loss ones */
+    float *merged;                  /* outputs of the present pass over a batch, over all ranks */
+    double pass_loss, pass_samples; /* of that pass, so far: sum over samples, and how many */
+    double *test_sums;              /* over the batches of the present test */
+    ShoalOutput *shown;             /* for events */
+    double iteration_loss;          /* sum over the sub-batches of this iteration */
+    double iteration_samples;       /* whose results are there */
+    float *losses, smoothed;        /* the last average_loss ones */
     int n_losses, start_iter;
 
     uint64_t started_ns, last_ns;     /* begin of the run; end of the last round */
@@ -127,7 +129,8 @@ void shoal_progress_emit(const ShoalProgress *progress, ShoalEvent *event) {
     progress->options->on_event(progress->options->context, event);
 }
 
-void shoal_progress_begin(ShoalProgress *progress, int batch, int workers) {
+void shoal_progress_begin(ShoalProgress *progress, int iter, int batch, int workers) {
+    progress->start_iter = iter;
     progress->started_ns = progress->last_ns = shoal_clock_ns();
     ShoalEvent event = {.kind = SHOAL_EVENT_START,
                         .iter = progress->start_iter,
@@ -149,40 +152,66 @@ static int show(ShoalProgress *progress, int net, const float *values) {
     return n;
 }
 
-/* Puts the ranks' outputs of one pass together: share-weighted means, respectively all samples. */
+/* Adds one rank's outputs to those of the pass: sums over samples, respectively samples in their
+ * places. */
+static bool merge_rank(ShoalProgress *progress, const ShoalPlan *plan, int r,
+                       const ShoalResult *result) {
+    const NetOutputs *outputs = &progress->nets[plan->round.net];
+    size_t at = 0, from = 0;
+    for (int o = 0; o < outputs->count; at += outputs->items[o].count, o++) {
+        const Output *output = &outputs->items[o];
+        size_t stride = output->per_sample ? output->count / (size_t)outputs->batch : 0;
+        size_t n = output->per_sample ? stride * (size_t)plan->count[r] : output->count;
+        if (from + n > result->output_count)
+            return false;
+        const float *values = result->outputs + from;
+        for (size_t k = 0; k < n && !output->per_sample; k++)
+            progress->merged[at + k] +=
+                (float)((double)values[k] * plan->count[r] / plan->round.batch);
+        for (int i = 0; i < plan->count[r] && output->per_sample; i++)
+            memcpy(progress->merged + at + stride * plan->places[plan->first[r] + i],
+                   values + stride * (size_t)i, stride * sizeof(float));
+        from += n;
+    }
+    return true;
+}
+
+/* What is one value a sample is unknown until it comes; means are sums until they are complete. */
+static void clear_merged(ShoalProgress *progress, const NetOutputs *outputs) {
+    size_t at = 0;
+    for (int o = 0; o < outputs->count; at += outputs->items[o].count, o++)
+        for (size_t k = 0; k < outputs->items[o].count; k++)
+            progress->merged[at + k] = outputs->items[o].per_sample ? NAN : 0;
+}
+
 static ShoalStatus merge(ShoalProgress *progress, const ShoalPlan *plan, const ShoalResult *results,
                          ShoalError *err) {
-    const NetOutputs *outputs = &progress->nets[plan->round.net];
-    memset(progress->merged, 0, outputs->values * sizeof *progress->merged);
-    for (int r = 0, done = 0; r < plan->n_ranks; done += plan->count[r], r++) {
-        if (plan->count[r] == 0)
+    if (plan->first_of_pass) {
+        clear_merged(progress, &progress->nets[plan->round.net]);
+        progress->pass_loss = progress->pass_samples = 0;
+    }
+    for (int r = 0; r < plan->n_ranks; r++) {
+        if (plan->count[r] == 0 || !results[r].present)
             continue;
-        double weight = (double)plan->count[r] / plan->round.batch;
-        size_t at = 0, from = 0;
-        for (int o = 0; o < outputs->count; at += outputs->items[o].count, o++) {
-            const Output *output = &outputs->items[o];
-            size_t stride = output->per_sample ? output->count / (size_t)outputs->batch : 0;
-            size_t n = output->per_sample ? stride * (size_t)plan->count[r] : output->count;
-            if (from + n > results[r].output_count)
-                return shoal_error_set(err, SHOAL_ERR_PROTOCOL,
-                                       "rank %d reported %zu output values, more were expected", r,
-                                       results[r].output_count);
-            float *to = progress->merged + at + stride * (size_t)done;
-            for (size_t k = 0; k < n; k++)
-                to[k] = output->per_sample
-                            ? results[r].outputs[from + k]
-                            : to[k] + (float)(weight * (double)results[r].outputs[from + k]);
-            from += n;
-        }
+        progress->pass_loss += (double)results[r].loss * plan->count[r];
+        progress->pass_samples += plan->count[r];
+        if (!merge_rank(progress, plan, r, &results[r]))
+            return shoal_error_set(err, SHOAL_ERR_PROTOCOL,
+                                   "rank %d reported %zu output values, more were expected", r,
+                                   results[r].output_count);
     }
     return SHOAL_OK;
 }
 
-static double merged_loss(const ShoalPlan *plan, const ShoalResult *results) {
-    double loss = 0;
-    for (int r = 0; r < plan->n_ranks; r++)
-        loss += (double)results[r].loss * plan->count[r] / plan->round.batch;
-    return loss;
+/* Means are over the samples whose results are there: those of a lost worker may be missing. */
+static void finish_merge(ShoalProgress *progress, const ShoalPlan *plan) {
+    const NetOutputs *outputs = &progress->nets[plan->round.net];
+    if (progress->pass_samples <= 0 || progress->pass_samples >= plan->round.batch)
+        return;
+    size_t at = 0;
+    for (int o = 0; o < outputs->count; at += outputs->items[o].count, o++)
+        for (size_t k = 0; k < outputs->items[o].count && !outputs->items[o].per_sample; k++)
+            progress->merged[at + k] *= (float)(plan->round.batch / progress->pass_samples);
 }
 
 /* Mean of the last average_loss losses (Solver::UpdateSmoothedLoss). */
@@ -194,71 +223,81 @@ static void smooth(ShoalProgress *progress, float loss, int iter) {
         progress->smoothed = (progress->smoothed * (n - 1) + loss) / n;
         return;
     }
-    int at = (iter - progress->start_iter) % span;
+    int at = (iter > progress->start_iter ? iter - progress->start_iter : 0) % span;
     progress->smoothed += (loss - progress->losses[at]) / (float)span;
     progress->losses[at] = loss;
 }
 
-static ShoalStatus check_hashes(const ShoalPlan *plan, const ShoalResult *results,
-                                const ShoalWorkerStatus *workers, ShoalError *err) {
-    if (plan->n_ranks < 2 || !results[0].hashed)
-        return SHOAL_OK;
-    int odd = -1, agree = 0;
-    for (int r = 0; r < plan->n_ranks; r++) {
-        if (results[r].hashed && !memcmp(results[r].hash, results[0].hash, sizeof results[r].hash))
-            agree++;
-        else if (odd < 0)
-            odd = r;
+static bool same_hash(const ShoalResult *a, const ShoalResult *b) {
+    return a->present && b->present && a->hashed && b->hashed &&
+           !memcmp(a->hash, b->hash, sizeof a->hash);
+}
+
+bool shoal_director_diverged(const ShoalPlan *plan, const ShoalResult *results,
+                             unsigned char *odd) {
+    int best = -1, most = 0;
+    for (int r = 0; r < plan->n_ranks && most * 2 <= plan->n_ranks; r++) {
+        int agree = 0;
+        for (int q = 0; q < plan->n_ranks; q++)
+            agree += same_hash(&results[r], &results[q]);
+        if (agree > most) {
+            most = agree;
+            best = r;
+        }
     }
-    if (odd < 0)
-        return SHOAL_OK;
-    if (agree == 1 && plan->n_ranks > 2)
-        odd = 0; /* all others differ from rank 0: it is the odd one */
-    return shoal_error_set(err, SHOAL_ERR_DATA,
-                           "worker %d (%s) holds other weights than the rest after iteration %d; "
-                           "its memory or processor may be faulty",
-                           odd, workers ? workers[odd].name : "?", plan->round.iter);
+    bool any = false;
+    for (int r = 0; r < plan->n_ranks; r++) {
+        bool compared = best >= 0 && results[r].present && results[r].hashed;
+        odd[r] = compared && !same_hash(&results[r], &results[best]);
+        any = any || odd[r];
+    }
+    return any;
 }
 
 static void emit_iteration(ShoalProgress *progress, const ShoalPlan *plan,
-                           const ShoalResult *results, const ShoalWorkerStatus *workers,
+                           const ShoalResult *results, const ShoalClusterStatus *cluster,
                            ShoalEventKind kind) {
     double seconds = progress->window_ns * 1e-9;
     ShoalEvent event = {.kind = kind,
                         .displayed = plan->round.display,
                         .iter = plan->round.iter,
                         .batch = plan->round.batch * progress->job->solver->iter_size,
+                        .samples = (int)progress->iteration_samples,
                         .loss = progress->smoothed,
                         .rate = plan->round.rate,
                         .images_per_s = seconds > 0 ? progress->window_samples / seconds : 0,
-                        .clipped_norm = results[0].clipped_norm,
                         .outputs = progress->shown,
                         .n_outputs = show(progress, 0, progress->merged),
-                        .workers = workers,
-                        .n_workers = workers ? plan->n_ranks : 0};
+                        .cluster = cluster};
+    for (int r = 0; r < plan->n_ranks; r++)
+        if (results[r].present)
+            event.clipped_norm = results[r].clipped_norm;
     shoal_progress_emit(progress, &event);
     if (plan->round.display)
         progress->window_samples = progress->window_ns = 0;
 }
 
 static ShoalStatus train_round(ShoalProgress *progress, const ShoalPlan *plan,
-                               const ShoalResult *results, const ShoalWorkerStatus *workers,
+                               const ShoalResult *results, const ShoalClusterStatus *cluster,
                                double ns, ShoalError *err) {
     progress->window_ns += ns;
-    progress->window_samples += plan->round.batch;
+    progress->window_samples += plan->round.count;
     if (plan->round.clear)
-        progress->iteration_loss = 0;
-    progress->iteration_loss += merged_loss(plan, results);
+        progress->iteration_loss = progress->iteration_samples = 0;
+    ShoalStatus status = merge(progress, plan, results, err);
+    if (status || !plan->last_of_pass)
+        return status;
+    finish_merge(progress, plan);
+    progress->iteration_samples += progress->pass_samples;
+    if (progress->pass_samples > 0)
+        progress->iteration_loss += progress->pass_loss / progress->pass_samples;
     if (!plan->round.update)
         return SHOAL_OK;
-    ShoalStatus status = merge(progress, plan, results, err);
-    if (status)
-        return status;
     int passes = plan->round.kind == SHOAL_STEP_TRAIN ? progress->job->solver->iter_size : 1;
     smooth(progress, (float)(progress->iteration_loss / passes), plan->round.iter);
-    emit_iteration(progress, plan, results, workers,
+    emit_iteration(progress, plan, results, cluster,
                    plan->round.kind == SHOAL_STEP_TRAIN ? SHOAL_EVENT_ITERATION : SHOAL_EVENT_LOSS);
-    return check_hashes(plan, results, workers, err);
+    return SHOAL_OK;
 }
 
 static ShoalStatus test_round(ShoalProgress *progress, const ShoalPlan *plan,
@@ -273,7 +312,7 @@ static ShoalStatus test_round(ShoalProgress *progress, const ShoalPlan *plan,
     }
     progress->test_ns += ns;
     for (int r = 0; r < plan->n_ranks; r++) {
-        if (plan->count[r] == 0)
+        if (plan->count[r] == 0 || !results[r].present)
             continue;
         if (results[r].output_count != outputs->values)
             return shoal_error_set(err, SHOAL_ERR_PROTOCOL,
@@ -297,7 +336,7 @@ static ShoalStatus test_round(ShoalProgress *progress, const ShoalPlan *plan,
 }
 
 ShoalStatus shoal_progress_round(ShoalProgress *progress, const ShoalPlan *plan,
-                                 const ShoalResult *results, const ShoalWorkerStatus *workers,
+                                 const ShoalResult *results, const ShoalClusterStatus *cluster,
                                  ShoalError *err) {
     uint64_t now = shoal_clock_ns();
     double ns = (double)(now - progress->last_ns);
@@ -305,7 +344,7 @@ ShoalStatus shoal_progress_round(ShoalProgress *progress, const ShoalPlan *plan,
     switch (plan->round.kind) {
     case SHOAL_STEP_TRAIN:
     case SHOAL_STEP_LOSS:
-        return train_round(progress, plan, results, workers, ns, err);
+        return train_round(progress, plan, results, cluster, ns, err);
     case SHOAL_STEP_TEST:
         return test_round(progress, plan, results, ns, err);
     default:

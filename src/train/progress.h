@@ -17,9 +17,9 @@ void shoal_progress_destroy(ShoalProgress *progress);
 ShoalStatus shoal_progress_add_net(ShoalProgress *progress, const ShoalNet *net, ShoalError *err);
 size_t shoal_progress_output_capacity(const ShoalProgress *progress);
 
-void shoal_progress_begin(ShoalProgress *progress, int batch, int workers);
+void shoal_progress_begin(ShoalProgress *progress, int iter, int batch, int workers);
 ShoalStatus shoal_progress_round(ShoalProgress *progress, const ShoalPlan *plan,
-                                 const ShoalResult *results, const ShoalWorkerStatus *workers,
+                                 const ShoalResult *results, const ShoalClusterStatus *cluster,
                                  ShoalError *err);
 /* Fills in max_iter, seconds and the like, and calls the handler. */
 void shoal_progress_emit(const ShoalProgress *progress, ShoalEvent *event);

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "train/replica.h"
 
-#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,46 +9,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "cpu/clusters.h"
-#include "cluster/shares.h"
-#include "data/datum.h"
-#include "data/transform.h"
-
-/* A layer of a net that is fed from outside. */
-typedef struct Source {
-    ShoalLayer *layer;
-    const char *dataset;       /* NULL: not fed */
-    ShoalTransform *transform; /* NULL: not fed */
-    size_t *offsets;           /* of each top in a slot, bytes */
-    size_t capacity_floats;    /* of top 0, at the largest share */
-    size_t sample_floats;      /* of top 0, one sample */
-} Source;
-
-typedef struct ReplicaNet {
-    ShoalNet *net;
-    Source *sources;
-    int n_sources;
-    size_t slot_bytes;
-} ReplicaNet;
-
-struct ShoalReplica {
-    const ShoalJob *job;
-    ReplicaNet *nets;
-    int n_nets;
-    ShoalSolver *solver;
-    ShoalCompute compute;
-    ShoalPool *pool;
-    void *arena;
-    size_t arena_bytes, slot_bytes;
-    bool pinned;             /* the thread that made it is kept on the fast cores */
-    float iteration_samples; /* computed here since the iteration began */
-};
-
-struct ShoalSlot {
-    const ShoalReplica *replica;
-    ShoalRound round;
-    unsigned char *memory;
-    ShoalDatumDecoder *decoder;
-};
+#include "train/replica_internal.h"
 
 /* ---- construction ---- */
 
@@ -96,14 +56,14 @@ ShoalStatus shoal_replica_source_shape(void *job, const Caffe__LayerParameter *l
     return SHOAL_OK;
 }
 
-static ShoalStatus make_sources(ShoalReplica *replica, ReplicaNet *net, bool train,
+static ShoalStatus make_sources(ShoalReplica *replica, ShoalReplicaNet *net, bool train,
                                 ShoalError *err) {
     net->n_sources = shoal_net_sources(net->net);
     net->sources = shoal_calloc((size_t)net->n_sources, sizeof *net->sources);
     if (!net->sources)
         return shoal_error_memory(err, "the data layers", sizeof *net->sources);
     for (int i = 0; i < net->n_sources; i++) {
-        Source *source = &net->sources[i];
+        ShoalReplicaSource *source = &net->sources[i];
         source->layer = shoal_net_source(net->net, i);
         source->dataset = dataset_of(source->layer->param);
         source->offsets = shoal_calloc((size_t)source->layer->n_tops, sizeof *source->offsets);
@@ -151,7 +111,7 @@ static ShoalStatus make_net(ShoalReplica *replica, int number, const ShoalReplic
                             ShoalError *err) {
     const ShoalJobNet *job_net = &replica->job->nets[number];
     const ShoalNetOptions wanted = net_options(replica, number, options);
-    ReplicaNet *net = &replica->nets[number];
+    ShoalReplicaNet *net = &replica->nets[number];
     replica->n_nets = number + 1;
     ShoalStatus status = shoal_net_create(&job_net->model, &wanted, &net->net, err);
     if (!status)
@@ -276,6 +236,8 @@ static ShoalStatus make_memory(ShoalReplica *replica, const ShoalReplicaOptions 
     pin(replica, options->threads);
     replica->pool = options->threads > 1 ? shoal_pool_create((unsigned)options->threads) : NULL;
     replica->compute.pool = replica->pool;
+    replica->compute.cancel = &replica->cancel;
+    replica->compute.progress = &replica->progress;
     if (!replica->arena || !replica->compute.workspace || (options->threads > 1 && !replica->pool))
         return shoal_error_memory(err, "the net's blobs", replica->arena_bytes);
     if (!replica->compute.kernels)
@@ -283,38 +245,6 @@ static ShoalStatus make_memory(ShoalReplica *replica, const ShoalReplicaOptions 
                                shoal_cpu_level_name(options->level));
     for (int i = 0; i < replica->n_nets; i++)
         shoal_net_bind(replica->nets[i].net, replica->arena);
-    return SHOAL_OK;
-}
-
-static ShoalStatus load_weights(ShoalReplica *replica, ShoalError *err) {
-    for (int i = 0; i < replica->n_nets; i++) {
-        ShoalStatus status = shoal_net_init_weights(replica->nets[i].net, err);
-        if (status)
-            return status;
-    }
-    for (int i = 0; i < replica->job->n_weights; i++) {
-        const ShoalJobFile *file = &replica->job->weights[i];
-        ShoalCaffeNet from;
-        ShoalStatus status =
-            shoal_caffe_net_from_bytes(file->bytes, file->size, file->name, &from, err);
-        if (status)
-            return status;
-        int copied = 0;
-        for (int n = 0; n < replica->n_nets && !status; n++) {
-            int layers = 0;
-            status = shoal_net_load_weights(replica->nets[n].net, &from, &layers, err);
-            copied += layers;
-        }
-        if (!status && !copied)
-            status =
-                shoal_error_set(err, SHOAL_ERR_MODEL,
-                                "%s: holds no weights for any layer of this net (%zu layers in "
-                                "the file); weights go by the names of layers",
-                                file->name, from.param->n_layer);
-        shoal_caffe_net_close(&from);
-        if (status)
-            return status;
-    }
     return SHOAL_OK;
 }
 
@@ -335,6 +265,7 @@ ShoalStatus shoal_replica_create(const ShoalJob *job, const ShoalReplicaOptions 
     if (!replica)
         return shoal_error_memory(err, "a replica", sizeof *replica);
     replica->job = job;
+    replica->pace = options->pace;
     replica->nets = shoal_calloc((size_t)job->n_nets, sizeof *replica->nets);
     ShoalStatus status =
         replica->nets ? SHOAL_OK : shoal_error_memory(err, "a replica", sizeof *replica->nets);
@@ -343,9 +274,11 @@ ShoalStatus shoal_replica_create(const ShoalJob *job, const ShoalReplicaOptions 
     if (!status)
         status = make_memory(replica, options, err);
     if (!status)
-        status = load_weights(replica, err);
+        status = shoal_replica_load(replica, job->weights, job->n_weights, err);
     if (!status && !options->no_solver && !options->phase_test)
         status = make_solver(replica, err);
+    if (!status && replica->solver)
+        status = shoal_replica_state_init(replica, options->residual, err);
     if (status)
         shoal_replica_destroy(replica);
     else
@@ -356,6 +289,7 @@ ShoalStatus shoal_replica_create(const ShoalJob *job, const ShoalReplicaOptions 
 void shoal_replica_destroy(ShoalReplica *replica) {
     if (!replica)
         return;
+    shoal_replica_state_close(replica);
     shoal_solver_destroy(replica->solver);
     for (int i = replica->n_nets - 1; i >= 0; i--) { /* test nets use the train net's weights */
         for (int s = 0; replica->nets[i].sources && s < replica->nets[i].n_sources; s++) {
@@ -402,7 +336,12 @@ ShoalSlot *shoal_slot_create(const ShoalReplica *replica) {
     slot->replica = replica;
     slot->memory = shoal_calloc(replica->slot_bytes, 1);
     slot->decoder = shoal_datum_decoder_create();
-    if (slot->memory && slot->decoder)
+    int most = 1;
+    for (int i = 0; i < replica->n_nets; i++)
+        if (shoal_net_capacity(replica->nets[i].net) > most)
+            most = shoal_net_capacity(replica->nets[i].net);
+    slot->places = shoal_calloc((size_t)most, sizeof *slot->places);
+    if (slot->memory && slot->decoder && slot->places)
         return slot;
     shoal_slot_destroy(slot);
     return NULL;
@@ -412,8 +351,13 @@ void shoal_slot_destroy(ShoalSlot *slot) {
     if (!slot)
         return;
     shoal_datum_decoder_destroy(slot->decoder);
+    shoal_free(slot->places);
     shoal_free(slot->memory);
     shoal_free(slot);
+}
+
+uint32_t *shoal_slot_places(ShoalSlot *slot) {
+    return slot->places;
 }
 
 ShoalRound *shoal_slot_round(ShoalSlot *slot) {
@@ -424,7 +368,7 @@ bool shoal_slot_fits(const ShoalSlot *slot, size_t n_sources) {
     const ShoalRound *round = &slot->round;
     if (round->net < 0 || round->net >= slot->replica->n_nets)
         return false;
-    const ReplicaNet *net = &slot->replica->nets[round->net];
+    const ShoalReplicaNet *net = &slot->replica->nets[round->net];
     bool has_samples = n_sources == (size_t)net->n_sources;
     return round->count <= shoal_net_capacity(net->net) &&
            (has_samples || (n_sources == 0 && round->count == 0));
@@ -435,15 +379,16 @@ size_t shoal_slot_records(const ShoalSlot *slot, int source) {
     return fed ? (size_t)slot->round.count : 0;
 }
 
-static float *slot_top(const ShoalSlot *slot, const Source *source, int top) {
+static float *slot_top(const ShoalSlot *slot, const ShoalReplicaSource *source, int top) {
     return (float *)(slot->memory + source->offsets[top]);
 }
 
 ShoalStatus shoal_slot_stage(ShoalSlot *slot, int source_number, int index,
                              const ShoalRecord *record, uint64_t number, ShoalError *err) {
-    const ReplicaNet *net = &slot->replica->nets[slot->round.net];
-    const Source *source = &net->sources[source_number];
-    uint64_t sample = slot->round.first_sample + (uint64_t)index;
+    const ShoalReplicaNet *net = &slot->replica->nets[slot->round.net];
+    const ShoalReplicaSource *source = &net->sources[source_number];
+    uint64_t place = slot->round.places ? slot->round.places[index] : (uint64_t)index;
+    uint64_t sample = slot->round.first_sample + place;
     size_t at = (size_t)index * source->sample_floats;
     if (!source->dataset || at + source->sample_floats > source->capacity_floats)
         return shoal_error_set(err, SHOAL_ERR_PROTOCOL,
@@ -461,179 +406,8 @@ ShoalStatus shoal_slot_stage(ShoalSlot *slot, int source_number, int index,
 }
 
 void shoal_slot_bind(const ShoalSlot *slot) {
-    const ReplicaNet *net = &slot->replica->nets[slot->round.net];
+    const ShoalReplicaNet *net = &slot->replica->nets[slot->round.net];
     for (int i = 0; i < net->n_sources; i++)
         for (int t = 0; t < net->sources[i].layer->n_tops; t++)
             net->sources[i].layer->tops[t]->data = slot_top(slot, &net->sources[i], t);
-}
-
-/* ---- rounds ---- */
-
-ShoalStatus shoal_replica_result_init(const ShoalReplica *replica, ShoalResult *result,
-                                      ShoalError *err) {
-    size_t most = 0;
-    for (int i = 0; i < replica->n_nets; i++) {
-        size_t count = 0;
-        for (int o = 0; o < shoal_net_outputs(replica->nets[i].net); o++)
-            count += shoal_net_output(replica->nets[i].net, o)->count;
-        most = count > most ? count : most;
-    }
-    *result = (ShoalResult){.output_capacity = most};
-    result->outputs = shoal_calloc(most, sizeof *result->outputs);
-    return result->outputs ? SHOAL_OK : shoal_error_memory(err, "a result", most * sizeof(float));
-}
-
-void shoal_replica_result_close(ShoalResult *result) {
-    shoal_free(result->outputs);
-    *result = (ShoalResult){0};
-}
-
-static void take_outputs(const ShoalNet *net, ShoalResult *result) {
-    result->output_count = 0;
-    for (int i = 0; i < shoal_net_outputs(net); i++) {
-        const ShoalBlob *blob = shoal_net_output(net, i);
-        if (result->output_count + blob->count > result->output_capacity)
-            return;
-        memcpy(result->outputs + result->output_count, blob->data, blob->count * sizeof(float));
-        result->output_count += blob->count;
-    }
-}
-
-static ShoalStatus compute_pass(ShoalReplica *replica, ShoalSlot *slot, ShoalResult *result,
-                                ShoalError *err) {
-    const ShoalRound *round = &slot->round;
-    ReplicaNet *net = &replica->nets[round->net];
-    if (round->count == 0)
-        return SHOAL_OK;
-    ShoalStatus status = shoal_net_set_share(net->net, round->count, round->first_sample, err);
-    if (status)
-        return status;
-    shoal_slot_bind(slot);
-    status = shoal_net_forward(net->net, &replica->compute, &result->loss, err);
-    if (status)
-        return status;
-    take_outputs(net->net, result);
-    if (round->kind == SHOAL_STEP_TRAIN)
-        shoal_net_backward(net->net, &replica->compute, (float)round->count / (float)round->batch,
-                           NULL, NULL);
-    return SHOAL_OK;
-}
-
-static void hash_weights(const ShoalReplica *replica, ShoalResult *result) {
-    ShoalNetParams params = shoal_net_params(replica->nets[0].net);
-    size_t count;
-    const float *history = shoal_solver_history(replica->solver, &count);
-    crypto_generichash_state state;
-    crypto_generichash_init(&state, NULL, 0, sizeof result->hash);
-    crypto_generichash_update(&state, (const unsigned char *)params.data,
-                              params.data_count * sizeof(float));
-    crypto_generichash_update(&state, (const unsigned char *)history, count * sizeof(float));
-    crypto_generichash_final(&state, result->hash, sizeof result->hash);
-    result->hashed = true;
-}
-
-/* Makes the statistics that a net's forward passes move equal on all replicas: the average,
- * weighted with the samples that each has seen. Sent along in the padding, the weights add up as
- * well. */
-static ShoalStatus average_statistics(const ShoalReplica *replica, int net, float samples,
-                                      ShoalCollective *collective, ShoalResult *result,
-                                      ShoalError *err) {
-    ShoalNetParams params = shoal_net_params(replica->nets[0].net);
-    bool moves = shoal_net_params(replica->nets[net].net).moves_statistics;
-    if (!collective || collective->size == 1 || !moves || !params.statistic_count)
-        return SHOAL_OK;
-    uint64_t start = shoal_clock_ns();
-    size_t last = params.statistic_count - 1;
-    float *values = params.data + params.data_count - params.statistic_count;
-    for (size_t i = 0; i < last; i++)
-        values[i] = samples > 0 ? values[i] * samples : 0;
-    values[last] = samples;
-    ShoalStatus status =
-        shoal_collective_allreduce(collective, values, params.statistic_count, err);
-    for (size_t i = 0; i < last && !status; i++)
-        values[i] /= values[last];
-    values[last] = 0;
-    result->communication_ns += shoal_clock_ns() - start;
-    return status;
-}
-
-static ShoalStatus finish_iteration(ShoalReplica *replica, const ShoalRound *round,
-                                    ShoalCollective *collective, ShoalResult *result,
-                                    ShoalError *err) {
-    ShoalNetParams params = shoal_net_params(replica->nets[0].net);
-    uint64_t start = shoal_clock_ns();
-    ShoalStatus status = collective ? shoal_collective_allreduce(collective, params.gradients,
-                                                                 params.gradient_count, err)
-                                    : SHOAL_OK;
-    result->communication_ns = shoal_clock_ns() - start;
-    if (!status)
-        status =
-            average_statistics(replica, 0, replica->iteration_samples, collective, result, err);
-    if (status)
-        return status;
-    uint64_t reduced = shoal_clock_ns();
-    shoal_solver_update(replica->solver, &replica->compute, round->rate, &result->clipped_norm);
-    int interval = replica->job->hash_interval;
-    if (collective && interval > 0 && round->iter % interval == 0)
-        hash_weights(replica, result);
-    result->compute_ns += shoal_clock_ns() - reduced;
-    return SHOAL_OK;
-}
-
-ShoalStatus shoal_replica_run(ShoalReplica *replica, ShoalSlot *slot, ShoalCollective *collective,
-                              ShoalResult *result, ShoalError *err) {
-    const ShoalRound *round = &slot->round;
-    uint64_t start = shoal_clock_ns();
-    result->loss = 0;
-    result->output_count = 0;
-    result->communication_ns = 0;
-    result->clipped_norm = 0;
-    result->hashed = false;
-    bool train = round->kind == SHOAL_STEP_TRAIN;
-    if (train && round->clear) {
-        shoal_solver_clear_gradients(replica->solver);
-        replica->iteration_samples = 0;
-    }
-    ShoalStatus status = compute_pass(replica, slot, result, err);
-    replica->iteration_samples += train ? (float)round->count : 0;
-    result->compute_ns = shoal_clock_ns() - start;
-    if (!status && train && round->update)
-        status = finish_iteration(replica, round, collective, result, err);
-    else if (!status && !train)
-        status =
-            average_statistics(replica, round->net, (float)round->count, collective, result, err);
-    return status;
-}
-
-ShoalStatus shoal_replica_sync(ShoalReplica *replica, ShoalCollective *collective,
-                               ShoalError *err) {
-    ShoalNetParams params = shoal_net_params(replica->nets[0].net);
-    if (collective->rank != 0)
-        memset(params.data, 0, params.data_count * sizeof(float));
-    return shoal_collective_allreduce(collective, params.data, params.data_count, err);
-}
-
-ShoalStatus shoal_replica_snapshot(ShoalReplica *replica, int iter, int current_step,
-                                   const char *model_name, void **model, size_t *model_size,
-                                   void **state, size_t *state_size, ShoalError *err) {
-    bool with_diff = replica->job->solver->snapshot_diff;
-    if (with_diff)
-        shoal_solver_expose_update(replica->solver);
-    Caffe__NetParameter *net;
-    ShoalStatus status = shoal_net_to_proto(replica->nets[0].net, with_diff, &net, err);
-    if (status)
-        return status;
-    status = shoal_caffe_pack(&net->base, model, model_size, err);
-    caffe__net_parameter__free_unpacked(net, NULL);
-    if (status)
-        return status;
-    Caffe__SolverState *proto;
-    status = shoal_solver_to_proto(replica->solver, iter, current_step, model_name, &proto, err);
-    if (!status) {
-        status = shoal_caffe_pack(&proto->base, state, state_size, err);
-        caffe__solver_state__free_unpacked(proto, NULL);
-    }
-    if (status)
-        shoal_free(*model);
-    return status;
 }

@@ -2,6 +2,7 @@
 #ifndef SHOAL_TRAIN_REPLICA_H
 #define SHOAL_TRAIN_REPLICA_H
 
+#include "cluster/coordinator.h"
 #include "collective/collective.h"
 #include "cpu/cpu.h"
 #include "data/dataset.h"
@@ -20,11 +21,12 @@ typedef struct ShoalRound {
     int iter;
     float rate;
     int current_step;
-    int net;               /* number in ShoalJob.nets */
-    uint64_t first_sample; /* of this replica's part */
-    int count;             /* samples of this replica's part; 0: nothing to compute */
-    int batch;             /* samples of all replicas together */
-    bool clear, update;    /* first, last pass of an iteration */
+    int net;                /* number in ShoalJob.nets */
+    uint64_t first_sample;  /* of the whole batch */
+    int count;              /* samples of this replica's part; 0: nothing to compute */
+    const uint32_t *places; /* [count] which ones of the batch; NULL: 0, 1, ... */
+    int batch;              /* samples of the whole batch */
+    bool clear, update;     /* first, last pass of an iteration */
     bool display;
 } ShoalRound;
 
@@ -39,9 +41,12 @@ typedef struct ShoalResult {
     float *outputs;      /* all output blobs of the net, one after the other */
     size_t output_count; /* values in outputs for this round */
     size_t output_capacity;
-    uint64_t compute_ns, communication_ns;
-    uint64_t
-        waiting_ns; /* of a worker: from the end of the round before to the begin of this one */
+    bool present; /* of a coordinator: the worker has reported */
+    uint64_t compute_ns;
+    uint64_t communication_ns; /* sums and copies were under way */
+    uint64_t exposed_ns;       /* of that: the computation stood still */
+    uint64_t waiting_ns;       /* of a worker: for a round and its samples */
+    uint64_t bytes_sent;       /* to other workers */
     double clipped_norm;
     unsigned char hash[16]; /* of weights and history; valid when hashed */
     bool hashed;
@@ -60,6 +65,8 @@ typedef struct ShoalReplicaOptions {
     ShoalCpuLevel level;
     ShoalReplicaPlan plan;
     bool no_winograd, no_recompute;
+    int pace;        /* compute no more than so many images a second; 0: any number */
+    bool residual;   /* gradients travel with 16 bits: keep what that leaves out */
     bool no_solver;  /* gradients, but no updates */
     bool phase_test; /* net 0 is built in phase TEST, without gradients or solver */
 } ShoalReplicaOptions;
@@ -89,6 +96,8 @@ size_t shoal_replica_bytes(const ShoalReplica *replica);
 ShoalSlot *shoal_slot_create(const ShoalReplica *replica);
 void shoal_slot_destroy(ShoalSlot *slot);
 ShoalRound *shoal_slot_round(ShoalSlot *slot);
+/* Room for ShoalRound.places, for the largest share of any net. */
+uint32_t *shoal_slot_places(ShoalSlot *slot);
 
 /* Does the slot's round name a net that there is, and does that net have so many data layers (or
  * the round no samples)? For rounds that came over a wire. */
@@ -111,12 +120,42 @@ ShoalStatus shoal_replica_result_init(const ShoalReplica *replica, ShoalResult *
                                       ShoalError *err);
 void shoal_replica_result_close(ShoalResult *result);
 
-/* Runs a staged round. collective NULL: alone. Steady state allocates nothing. */
+/* Runs a staged round. collective NULL: alone. generation: goes into the version that an update
+ * makes. Steady state allocates nothing. After a failure: shoal_replica_rollback. */
 ShoalStatus shoal_replica_run(ShoalReplica *replica, ShoalSlot *slot, ShoalCollective *collective,
-                              ShoalResult *result, ShoalError *err);
+                              uint64_t generation, ShoalResult *result, ShoalError *err);
 
-/* Makes all replicas of a collective equal to rank 0's weights. */
-ShoalStatus shoal_replica_sync(ShoalReplica *replica, ShoalCollective *collective, ShoalError *err);
+/* ---- what a cluster needs; see cluster/coordinator.h about versions ---- */
+
+/* The version that this replica holds. A fresh one holds none: it must be seeded, or get a state
+ * from others. */
+ShoalClusterVersion shoal_replica_version(const ShoalReplica *replica);
+int shoal_replica_current_step(const ShoalReplica *replica);
+/* It holds none from now on. */
+void shoal_replica_forget(ShoalReplica *replica);
+
+/* Any thread: the running round, and all later ones, return SHOAL_ERR_STOPPED soon, until this is
+ * taken back. */
+void shoal_replica_cancel(ShoalReplica *replica, bool cancel);
+/* Any thread: what the replica is at. */
+ShoalClusterStage shoal_replica_stage(const ShoalReplica *replica);
+/* Any thread: grows with every piece of work. */
+unsigned long shoal_replica_progress(const ShoalReplica *replica);
+
+/* After a round that failed: back to the state of the version. */
+void shoal_replica_rollback(ShoalReplica *replica);
+
+/* The beginning of a run: fillers, then these weights and this state (NULL: none), as `version`. */
+ShoalStatus shoal_replica_seed(ShoalReplica *replica, const ShoalJobFile *weights, int n_weights,
+                               const ShoalJobFile *state, ShoalClusterVersion version,
+                               int current_step, ShoalError *err);
+
+/* A generation begins, in which needy [collective->size] replicas get the state from the others,
+ * while these go on: starts the copy, if there is anyone to copy to. The replica's next rounds wait
+ * for it as far as they must. */
+ShoalStatus shoal_replica_begin(ShoalReplica *replica, ShoalCollective *collective,
+                                const unsigned char *needy, ShoalClusterVersion version,
+                                int current_step, ShoalError *err);
 
 /* A snapshot as the bytes of Caffe's two files (shoal_calloc storage, owned by the caller).
  * model_name goes into the state as learned_net. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "train/stream.h"
 
+#include <sodium.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -9,10 +10,32 @@
 #include "data/datum.h"
 #include "net/graph.h"
 
+enum { FINGERPRINT_RECORDS = 16 };
+
+/* Of the number of records, and of some of them: first, last and between. */
+static ShoalStatus fingerprint(ShoalDataset *dataset, ShoalFingerprint *out, ShoalError *err) {
+    uint64_t count = shoal_dataset_count(dataset);
+    crypto_generichash_state state;
+    crypto_generichash_init(&state, NULL, 0, sizeof out->bytes);
+    crypto_generichash_update(&state, (const unsigned char *)&count, sizeof count);
+    for (uint64_t i = 0; i < FINGERPRINT_RECORDS; i++) {
+        ShoalRecord record;
+        uint64_t number = (count - 1) / (FINGERPRINT_RECORDS - 1) * i;
+        ShoalStatus status = shoal_dataset_record(
+            dataset, i == FINGERPRINT_RECORDS - 1 ? count - 1 : number, &record, err);
+        if (status)
+            return status;
+        crypto_generichash_update(&state, record.bytes, record.size);
+    }
+    crypto_generichash_final(&state, out->bytes, sizeof out->bytes);
+    return SHOAL_OK;
+}
+
 static ShoalStatus describe_dataset(ShoalJob *job, const char *source, ShoalDataset *dataset,
                                     ShoalError *err) {
     if (shoal_job_dataset(job, source))
         return SHOAL_OK;
+    ShoalFingerprint name;
     ShoalDatumDecoder *decoder = shoal_datum_decoder_create();
     if (!decoder)
         return shoal_error_memory(err, "a record", 0);
@@ -23,8 +46,30 @@ static ShoalStatus describe_dataset(ShoalJob *job, const char *source, ShoalData
         status = shoal_datum_parse(decoder, record.bytes, record.size, source, 0, &datum, err);
     if (!status)
         status = shoal_job_add_dataset(job, source, datum.channels, datum.height, datum.width, err);
+    if (!status)
+        status = fingerprint(dataset, &name, err);
+    if (!status)
+        shoal_job_name_dataset(job, source, shoal_dataset_count(dataset), &name);
     shoal_datum_decoder_destroy(decoder);
     return status;
+}
+
+/* rand_skip and shuffle: what depends on the job's seed. */
+static void seed_stream(const ShoalJob *job, ShoalStream *stream, ShoalShuffle shuffle) {
+    uint64_t count = shoal_dataset_count(stream->dataset);
+    shoal_sampler_init(&stream->sampler, count, shuffle, job->seed + stream->layer,
+                       (uint64_t)stream->batch);
+    if (stream->rand_skip) {
+        ShoalRng rng;
+        shoal_rng_init(&rng, job->seed, SHOAL_RNG_SHUFFLE, stream->layer);
+        stream->skip = shoal_rng_below(&rng, stream->rand_skip);
+    }
+}
+
+void shoal_streams_seed(const ShoalJob *job, ShoalStreams *streams, ShoalShuffle shuffle) {
+    for (int i = 0; i < streams->count; i++)
+        if (streams->items[i].dataset)
+            seed_stream(job, &streams->items[i], shuffle);
 }
 
 static ShoalStatus open_stream(ShoalJob *job, const Caffe__LayerParameter *layer, uint32_t number,
@@ -34,20 +79,16 @@ static ShoalStatus open_stream(ShoalJob *job, const Caffe__LayerParameter *layer
         return shoal_error_set(err, SHOAL_ERR_MODEL,
                                "data_param.source is missing: name the LMDB to read");
     if (param->shuffle)
-        return shoal_error_set(
-            err, SHOAL_ERR_UNSUPPORTED,
-            "data_param.shuffle is not in this version; shuffle the dataset when "
-            "it is made");
+        return shoal_error_set(err, SHOAL_ERR_UNSUPPORTED,
+                               "data_param.shuffle is not in this version; train with "
+                               "--shuffle=global instead");
     ShoalStatus status = shoal_dataset_open(param->source, &stream->dataset, err);
     if (status)
         return status;
-    uint64_t count = shoal_dataset_count(stream->dataset);
-    shoal_sampler_init(&stream->sampler, count);
-    if (param->rand_skip) {
-        ShoalRng rng;
-        shoal_rng_init(&rng, job->seed, SHOAL_RNG_SHUFFLE, number);
-        stream->skip = shoal_rng_below(&rng, param->rand_skip);
-    }
+    stream->layer = number;
+    stream->rand_skip = param->rand_skip;
+    stream->batch = param->batch_size > 0 ? param->batch_size : 1;
+    seed_stream(job, stream, SHOAL_SHUFFLE_NONE);
     return describe_dataset(job, param->source, stream->dataset, err);
 }
 
@@ -105,10 +146,8 @@ ShoalStatus shoal_streams_record(ShoalStreams *streams, int source, uint64_t sam
                                 record, err);
 }
 
-uint64_t shoal_streams_number(const ShoalStreams *streams, int source, uint64_t sample,
-                              uint64_t *dataset_size) {
+uint64_t shoal_streams_number(const ShoalStreams *streams, int source, uint64_t sample) {
     const ShoalStream *stream = &streams->items[source];
-    *dataset_size = stream->dataset ? stream->sampler.count : 1;
     return stream->dataset ? shoal_sampler_record(&stream->sampler, sample + stream->skip) : 0;
 }
 
@@ -117,8 +156,9 @@ ShoalStatus shoal_streams_stage(ShoalStreams *streams, ShoalSlot *slot, ShoalErr
     for (int s = 0; s < streams->count; s++)
         for (int i = 0; i < round->count; i++) {
             ShoalRecord record;
-            uint64_t sample = round->first_sample + (uint64_t)i, size;
-            uint64_t number = shoal_streams_number(streams, s, sample, &size);
+            uint64_t place = round->places ? round->places[i] : (uint64_t)i;
+            uint64_t sample = round->first_sample + place;
+            uint64_t number = shoal_streams_number(streams, s, sample);
             ShoalStatus status = shoal_streams_record(streams, s, sample, &record, err);
             if (!status && record.bytes)
                 status = shoal_slot_stage(slot, s, i, &record, number, err);

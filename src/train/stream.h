@@ -11,7 +11,10 @@
 typedef struct ShoalStream {
     ShoalDataset *dataset; /* NULL: a source that no dataset feeds (Input) */
     ShoalSampler sampler;
-    uint64_t skip; /* data_param.rand_skip: samples to leave out at the start */
+    uint64_t skip;      /* samples to leave out at the start */
+    uint32_t rand_skip; /* data_param.rand_skip: skip is less than this */
+    uint32_t layer;     /* number of the layer in the net */
+    uint32_t batch;     /* of the layer */
 } ShoalStream;
 
 typedef struct ShoalStreams {
@@ -25,13 +28,15 @@ ShoalStatus shoal_streams_open(ShoalJob *job, int net, Caffe__Phase phase, Shoal
                                ShoalError *err);
 void shoal_streams_close(ShoalStreams *streams);
 
+/* The order of the samples: of job->seed as it is now. As opened: SHOAL_SHUFFLE_NONE. */
+void shoal_streams_seed(const ShoalJob *job, ShoalStreams *streams, ShoalShuffle shuffle);
+
 /* The record of a sample; record->bytes NULL for a source that no dataset feeds. */
 ShoalStatus shoal_streams_record(ShoalStreams *streams, int source, uint64_t sample,
                                  ShoalRecord *record, ShoalError *err);
 
-/* The number of that record in its dataset, and how many the dataset has; 0 and 1 where none is. */
-uint64_t shoal_streams_number(const ShoalStreams *streams, int source, uint64_t sample,
-                              uint64_t *dataset_size);
+/* The number of that record in its dataset; 0 where there is none. */
+uint64_t shoal_streams_number(const ShoalStreams *streams, int source, uint64_t sample);
 
 /* Stages all samples of the slot's round. */
 ShoalStatus shoal_streams_stage(ShoalStreams *streams, ShoalSlot *slot, ShoalError *err);

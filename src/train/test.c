@@ -80,7 +80,7 @@ static ShoalStatus run_batch(Test *test, int number, ShoalError *err) {
                           .batch = batch};
     ShoalStatus status = shoal_streams_stage(&test->streams, test->slot, err);
     if (!status)
-        status = shoal_replica_run(test->replica, test->slot, NULL, &test->result, err);
+        status = shoal_replica_run(test->replica, test->slot, NULL, 0, &test->result, err);
     if (status)
         return status;
     for (size_t k = 0; k < test->result.output_count; k++)

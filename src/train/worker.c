@@ -6,22 +6,44 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/stop.h"
 #include "cpu/clusters.h"
 #include "shoal/shoal.h"
 #include "train/director.h"
 #include "train/engine.h"
 #include "train/link.h"
 
-enum { DEFAULT_JOIN_MS = 10000, RING_MS = 60000, RETRY_MS = 200 };
+enum {
+    DEFAULT_JOIN_MS = 10000,
+    DEFAULT_REJOIN_MS = 600000,
+    DEFAULT_CACHE = 256 << 20,
+    HANDSHAKE_MS = 10000,
+    RING_MS = 60000,
+    RETRY_MS = 200
+};
 
+/* What outlives a connection: whoever loses the coordinator comes back with all of it. */
 typedef struct Worker {
     const ShoalWorkerOptions *options;
     ShoalReplicaOptions engine;
-    ShoalLink *link;
+    char name[64];
+    ShoalCache *cache;
     ShoalRing *ring;
+    char ring_host[SHOAL_ADDRESS_TEXT];
+    uint16_t ring_port;
     ShoalJob job;
-    ShoalReplica *replica;
+    unsigned char job_id[SHOAL_HANDSHAKE_ID_BYTES];
+    ShoalReplica *replica; /* NULL: no job yet */
+    ShoalSlot **slots;
+    int n_slots, capacity;
     ShoalResult result;
+    uint64_t generation; /* the highest heard of */
+    uint64_t session;    /* of the run that the replica's state is of */
+    bool joined_once;
+
+    /* of the present connection */
+    ShoalLink *link;
+    ShoalJoined joined;
     uint64_t idle_since_ns;
 } Worker;
 
@@ -31,94 +53,86 @@ static void note(const Worker *worker, const char *text) {
         worker->options->on_event(worker->options->context, &event);
 }
 
-/* ---- joining ---- */
+static bool is_stopped(const Worker *worker) {
+    return shoal_stop_asked(worker->options->stop) == SHOAL_STOP_NOW;
+}
 
-/* The coordinator may come up a moment later than its workers: tries until the deadline. */
-static ShoalStatus connect_patiently(const ShoalAddress *address, uint64_t deadline, int *fd,
-                                     ShoalError *err) {
+/* ---- replica ---- */
+
+static void drop_replica(Worker *worker) {
+    for (int i = 0; i < worker->n_slots; i++)
+        shoal_slot_destroy(worker->slots[i]);
+    shoal_free(worker->slots);
+    worker->slots = NULL;
+    worker->n_slots = 0;
+    shoal_replica_result_close(&worker->result);
+    shoal_replica_destroy(worker->replica);
+    worker->replica = NULL;
+    shoal_job_close(&worker->job);
+}
+
+/* Room for twice an equal share, so that a fast worker can take over from a slow one, or for as
+ * much as fits into memory: what is more comes in several rounds. */
+static ShoalStatus create_replica(Worker *worker, ShoalError *err) {
+    ShoalReplicaOptions options = worker->engine;
+    const ShoalJob *job = &worker->job;
+    int batch;
+    options.slots = worker->n_slots;
+    options.pace = worker->options->pace;
+    options.residual = worker->joined.wire_format != SHOAL_WIRE_FP32;
+    ShoalStatus status = shoal_net_model_batch(&job->nets[0].model, CAFFE__PHASE__TRAIN,
+                                               job->nets[0].state, &batch, err);
+    if (status)
+        return status;
+    int share = (batch + job->workers - 1) / job->workers;
+    int capacity = 2 * share < batch ? 2 * share : batch;
     for (;;) {
         ShoalError attempt = {0};
-        if (!shoal_socket_connect(address, -1, deadline, fd, &attempt))
-            return SHOAL_OK;
-        if (shoal_clock_ms() + RETRY_MS >= deadline)
-            return shoal_error_set(err, attempt.status, "%s; is the coordinator running there?",
-                                   attempt.text);
-        shoal_clock_sleep_ms(RETRY_MS);
+        options.capacity = capacity;
+        status = shoal_replica_create(job, &options, &worker->replica, &attempt);
+        if (status != SHOAL_ERR_MEMORY || capacity == 1) {
+            worker->capacity = capacity;
+            return status ? shoal_error_set(err, status, "%s", attempt.text) : SHOAL_OK;
+        }
+        capacity /= 2;
     }
 }
 
-/* The ring listens at the address that the coordinator sees, on any free port. */
-static ShoalStatus open_ring(Worker *worker, int fd, uint16_t *port, ShoalError *err) {
-    ShoalAddress local, any;
-    char host[SHOAL_ADDRESS_TEXT], where[SHOAL_ADDRESS_TEXT];
-    ShoalStatus status = shoal_socket_local(fd, &local, err);
-    if (status)
-        return status;
-    shoal_address_format_host(&local, host);
-    status = shoal_address_from_host(host, 0, &any, err);
-    if (status)
-        return status;
-    shoal_address_format(&any, where);
-    return shoal_ring_create(where, &worker->ring, port, err);
-}
-
-static ShoalStatus greet(Worker *worker, ShoalChannel *channel, uint64_t deadline,
-                         ShoalJoined *joined, ShoalError *err) {
-    char name[64] = "";
-    ShoalAuthKey key;
-    uint16_t port;
-    ShoalStatus status = shoal_auth_token_key(worker->options->token, &key, err);
-    if (!status)
-        status = open_ring(worker, shoal_channel_fd(channel), &port, err);
-    if (status)
-        return status;
-    if (gethostname(name, sizeof name - 1))
-        name[0] = '\0';
-    ShoalJoinRequest request = {.ring_port = port,
-                                .name = name,
-                                .cores = shoal_cpu_fast_cores(),
-                                .threads = worker->engine.threads,
-                                .cpu = shoal_cpu_level_name(worker->engine.level)};
-    status = shoal_handshake_join(channel, &key, &request, deadline, joined, err);
-    shoal_auth_forget(&key, sizeof key);
-    return status;
-}
-
-static ShoalStatus join(Worker *worker, ShoalError *err) {
-    const ShoalWorkerOptions *options = worker->options;
-    uint64_t deadline =
-        shoal_clock_ms() +
-        (uint64_t)(options->join_timeout_ms > 0 ? options->join_timeout_ms : DEFAULT_JOIN_MS);
-    ShoalAddress address;
-    ShoalChannel *channel;
-    ShoalJoined joined;
-    int fd;
-    ShoalStatus status = shoal_address_parse(options->join, &address, err);
-    if (!status)
-        status = connect_patiently(&address, deadline, &fd, err);
-    if (status)
-        return status;
-    status = shoal_channel_create(fd, SHOAL_MESSAGE_LIMIT_MEMBER, &channel, err);
-    if (status) {
-        close(fd);
-        return status;
+static ShoalStatus create_slots(Worker *worker, ShoalError *err) {
+    worker->slots = shoal_calloc((size_t)worker->n_slots, sizeof(ShoalSlot *));
+    for (int i = 0; worker->slots && i < worker->n_slots; i++) {
+        worker->slots[i] = shoal_slot_create(worker->replica);
+        if (!worker->slots[i])
+            return shoal_error_set(err, SHOAL_ERR_MEMORY,
+                                   "out of memory: no room for the samples of %d batches; use a "
+                                   "smaller batch_size or more workers",
+                                   worker->n_slots);
     }
-    status = greet(worker, channel, deadline, &joined, err);
-    if (!status)
-        status = shoal_link_create(channel, &joined, options->stop, &worker->link, err);
-    shoal_auth_forget(&joined.key, sizeof joined.key);
-    if (status) {
-        shoal_channel_destroy(channel);
-        return status;
-    }
-    char text[160];
-    snprintf(text, sizeof text, "Joined the coordinator at %s as worker %u.", options->join,
-             joined.worker_id);
-    note(worker, text);
-    return SHOAL_OK;
+    return worker->slots ? SHOAL_OK : shoal_error_memory(err, "the samples", sizeof(ShoalSlot *));
 }
 
-/* ---- orders ---- */
+static ShoalStatus announce_replica(Worker *worker, ShoalError *err) {
+    uint64_t room =
+        worker->cache ? shoal_cache_limit(worker->cache) - shoal_cache_used(worker->cache) : 0;
+    shoal_link_attach(worker->link, worker->replica, &worker->job, worker->slots);
+    return shoal_link_post_prepared(worker->link, worker->capacity, room, err);
+}
+
+/* Samples of other trainings make room. The link does not use the cache before the replica is
+ * announced. */
+static void forget_other_datasets(Worker *worker) {
+    ShoalFingerprint found;
+    size_t n = 0;
+    while (worker->cache && shoal_cache_dataset(worker->cache, n, &found))
+        n++;
+    while (n-- > 0 && shoal_cache_dataset(worker->cache, n, &found)) {
+        bool wanted = false;
+        for (int d = 0; d < worker->job.n_datasets; d++)
+            wanted = wanted || !memcmp(&worker->job.datasets[d].fingerprint, &found, sizeof found);
+        if (!wanted)
+            shoal_cache_forget(worker->cache, &found);
+    }
+}
 
 static ShoalStatus build(Worker *worker, const ShoalOrder *order, ShoalError *err) {
     if (worker->replica)
@@ -126,30 +140,192 @@ static ShoalStatus build(Worker *worker, const ShoalOrder *order, ShoalError *er
     ShoalStatus status = shoal_job_unpack(order->bytes, order->size, &worker->job, err);
     if (status)
         return status;
-    /* Room for the largest equal share. */
-    ShoalReplicaOptions options = worker->engine;
-    options.slots = shoal_link_slots(worker->link);
-    status = shoal_net_model_batch(&worker->job.nets[0].model, CAFFE__PHASE__TRAIN,
-                                   worker->job.nets[0].state, &options.capacity, err);
-    options.capacity = (options.capacity + worker->job.workers - 1) / worker->job.workers;
-    if (!status)
-        status = shoal_replica_create(&worker->job, &options, &worker->replica, err);
+    worker->n_slots = shoal_link_slots(worker->link);
+    memcpy(worker->job_id, worker->joined.job_id, sizeof worker->job_id);
+    status = create_replica(worker, err);
     if (!status)
         status = shoal_replica_result_init(worker->replica, &worker->result, err);
-    return status ? status : shoal_link_attach(worker->link, worker->replica, err);
+    if (!status)
+        status = create_slots(worker, err);
+    if (!status)
+        forget_other_datasets(worker);
+    if (!status)
+        status = announce_replica(worker, err);
+    if (status)
+        drop_replica(worker);
+    return status;
 }
+
+/* ---- joining ---- */
+
+/* The ring listens at the address that the coordinator sees, on any free port. */
+static ShoalStatus open_ring(Worker *worker, int fd, ShoalError *err) {
+    ShoalAddress local, any;
+    char host[SHOAL_ADDRESS_TEXT], where[SHOAL_ADDRESS_TEXT];
+    ShoalStatus status = shoal_socket_local(fd, &local, err);
+    if (status)
+        return status;
+    shoal_address_format_host(&local, host);
+    if (worker->ring && !strcmp(host, worker->ring_host))
+        return SHOAL_OK;
+    shoal_ring_destroy(worker->ring);
+    worker->ring = NULL;
+    snprintf(worker->ring_host, sizeof worker->ring_host, "%s", host);
+    status = shoal_address_from_host(host, 0, &any, err);
+    if (status)
+        return status;
+    shoal_address_format(&any, where);
+    return shoal_ring_create(where, &worker->ring, &worker->ring_port, err);
+}
+
+static void describe(const Worker *worker, ShoalJoinRequest *request) {
+    *request = (ShoalJoinRequest){.ring_port = worker->ring_port,
+                                  .name = worker->name,
+                                  .cores = shoal_cpu_fast_cores(),
+                                  .threads = worker->engine.threads,
+                                  .cpu = shoal_cpu_level_name(worker->engine.level),
+                                  .generation = worker->generation};
+    if (worker->cache) {
+        request->cache_id = shoal_cache_id(worker->cache);
+        request->cache_bytes = shoal_cache_limit(worker->cache) - shoal_cache_used(worker->cache);
+    }
+    if (!worker->replica)
+        return;
+    ShoalClusterVersion version = shoal_replica_version(worker->replica);
+    request->job_id = worker->job_id;
+    request->seed = worker->job.seed;
+    request->session = worker->session;
+    request->held = version.held;
+    request->updates = version.updates;
+    request->version_generation = version.generation;
+    request->current_step = (unsigned)shoal_replica_current_step(worker->replica);
+}
+
+static ShoalStatus greet(Worker *worker, ShoalChannel *channel, ShoalError *err) {
+    ShoalAuthKey key;
+    ShoalJoinRequest request;
+    ShoalStatus status = shoal_auth_token_key(worker->options->token, &key, err);
+    if (!status)
+        status = open_ring(worker, shoal_channel_fd(channel), err);
+    if (status)
+        return status;
+    describe(worker, &request);
+    status = shoal_handshake_join(channel, &key, &request, shoal_clock_ms() + HANDSHAKE_MS,
+                                  &worker->joined, err);
+    shoal_auth_forget(&key, sizeof key);
+    if (worker->joined.forget && worker->replica)
+        shoal_replica_forget(worker->replica);
+    return status;
+}
+
+static ShoalStatus start_link(Worker *worker, ShoalChannel *channel, ShoalError *err) {
+    const ShoalLinkOptions options = {.channel = channel,
+                                      .joined = &worker->joined,
+                                      .stop = worker->options->stop,
+                                      .ring = shoal_ring_collective(worker->ring),
+                                      .cache = worker->cache};
+    ShoalStatus status = shoal_link_create(&options, &worker->link, err);
+    shoal_auth_forget(&worker->joined.key, sizeof worker->joined.key);
+    if (status)
+        return status;
+    bool fits = worker->replica && worker->joined.has_job &&
+                worker->n_slots == shoal_link_slots(worker->link);
+    if (worker->replica && !fits)
+        drop_replica(worker);
+    if (fits && !worker->joined.keep_state)
+        shoal_replica_forget(worker->replica);
+    worker->session = worker->joined.session;
+    return fits ? announce_replica(worker, err) : SHOAL_OK;
+}
+
+/* One attempt. */
+static ShoalStatus join(Worker *worker, uint64_t deadline, ShoalError *err) {
+    ShoalAddress address;
+    ShoalChannel *channel;
+    int fd;
+    ShoalStatus status = shoal_address_parse(worker->options->join, &address, err);
+    if (!status)
+        status = shoal_socket_connect(&address, -1, deadline, &fd, err);
+    if (status)
+        return status;
+    status = shoal_channel_create(fd, SHOAL_MESSAGE_LIMIT_MEMBER, &channel, err);
+    if (status) {
+        close(fd);
+        return status;
+    }
+    status = greet(worker, channel, err);
+    if (!status)
+        status = start_link(worker, channel, err);
+    if (status && !worker->link)
+        shoal_channel_destroy(channel);
+    return status;
+}
+
+static bool may_try_again(ShoalStatus status) {
+    return status == SHOAL_ERR_NETWORK || status == SHOAL_ERR_LOST;
+}
+
+/* The coordinator may come up a moment later than its workers, or come back: tries until the
+ * deadline. */
+static ShoalStatus join_patiently(Worker *worker, uint64_t patience_ms, ShoalError *err) {
+    uint64_t deadline = shoal_clock_ms() + patience_ms;
+    for (unsigned pause = RETRY_MS;; pause = pause < 5 * RETRY_MS ? pause + RETRY_MS : pause) {
+        ShoalError attempt = {0};
+        ShoalStatus status = join(worker, deadline, &attempt);
+        if (!status) {
+            char text[200];
+            snprintf(text, sizeof text, "Joined the coordinator at %s as worker %u%s.",
+                     worker->options->join, worker->joined.worker_id,
+                     worker->joined_once ? ", again" : "");
+            worker->joined_once = true;
+            note(worker, text);
+            return SHOAL_OK;
+        }
+        if (is_stopped(worker))
+            return shoal_error_set(err, SHOAL_ERR_STOPPED, "stopped on request");
+        if (!may_try_again(status))
+            return shoal_error_set(err, status, "%s", attempt.text);
+        if (shoal_clock_ms() + pause >= deadline)
+            return shoal_error_set(
+                err, status, "%s%s", attempt.text,
+                status == SHOAL_ERR_NETWORK ? "; is the coordinator running there?" : "");
+        shoal_clock_sleep_ms(pause);
+    }
+}
+
+/* ---- orders ---- */
 
 static ShoalStatus connect_ring(Worker *worker, const ShoalOrder *order, ShoalError *err) {
     if (!worker->replica)
         return shoal_error_set(err, SHOAL_ERR_PROTOCOL, "the coordinator sent no job");
+    shoal_replica_cancel(worker->replica, false);
     ShoalStatus status =
-        shoal_ring_connect(worker->ring, order->config, shoal_clock_ms() + RING_MS, err);
+        shoal_ring_connect(worker->ring, &order->config, shoal_clock_ms() + RING_MS, err);
     if (!status)
-        status = shoal_replica_sync(worker->replica, shoal_ring_collective(worker->ring), err);
-    if (!status)
-        status = shoal_link_post_ready(worker->link, order->generation, err);
+        status = shoal_link_post_ready(worker->link, order->generation,
+                                       shoal_replica_version(worker->replica),
+                                       shoal_replica_current_step(worker->replica), err);
     worker->idle_since_ns = shoal_clock_ns();
     return status;
+}
+
+static ShoalStatus sow(Worker *worker, const ShoalOrder *order, ShoalError *err) {
+    ShoalSeed seed;
+    ShoalStatus status = shoal_seed_unpack(order->bytes, order->size, &seed, err);
+    if (status)
+        return status;
+    status = shoal_replica_seed(worker->replica, seed.weights, seed.n_weights,
+                                seed.state.bytes ? &seed.state : NULL, order->version,
+                                order->current_step, err);
+    shoal_seed_close(&seed);
+    return status;
+}
+
+static ShoalStatus begin(Worker *worker, const ShoalOrder *order, ShoalError *err) {
+    ShoalStatus status = order->bytes ? sow(worker, order, err) : SHOAL_OK;
+    return status ? status
+                  : shoal_replica_begin(worker->replica, shoal_ring_collective(worker->ring),
+                                        order->needy, order->version, order->current_step, err);
 }
 
 static ShoalStatus send_snapshot(Worker *worker, const ShoalOrder *order, const ShoalRound *round,
@@ -187,6 +363,8 @@ static ShoalStatus report(Worker *worker, const ShoalOrder *order, uint64_t wait
     message.outputs = result->outputs;
     message.compute_ns = result->compute_ns;
     message.communication_ns = result->communication_ns;
+    message.exposed_ns = result->exposed_ns;
+    message.bytes_sent = result->bytes_sent;
     message.waiting_ns = waiting_ns;
     message.clipped_norm = result->clipped_norm;
     if (result->hashed) {
@@ -205,8 +383,9 @@ static ShoalStatus run_round(Worker *worker, const ShoalOrder *order, ShoalError
         worker->result.hashed = false;
         status = send_snapshot(worker, order, round, err);
     } else {
-        status = shoal_replica_run(worker->replica, order->slot,
-                                   shoal_ring_collective(worker->ring), &worker->result, err);
+        status =
+            shoal_replica_run(worker->replica, order->slot, shoal_ring_collective(worker->ring),
+                              order->generation, &worker->result, err);
     }
     if (!status)
         status = report(worker, order, waiting_ns, err);
@@ -214,36 +393,89 @@ static ShoalStatus run_round(Worker *worker, const ShoalOrder *order, ShoalError
     return status;
 }
 
-/* A ring that broke is the coordinator's to judge; anything else ends this worker. */
-static bool ring_broke(const Worker *worker, const ShoalOrder *order, const ShoalError *err) {
-    if (order->kind == SHOAL_ORDER_JOB ||
-        (err->status != SHOAL_ERR_LOST && err->status != SHOAL_ERR_NETWORK &&
-         err->status != SHOAL_ERR_STOPPED))
+/* Given up because the membership changed, or a ring that broke, which is the coordinator's to
+ * judge. Anything else ends this worker. Bytes that arrived damaged are a broken ring, too. */
+static bool ring_broke(Worker *worker, const ShoalOrder *order, const ShoalError *err) {
+    int suspect = shoal_ring_suspect(worker->ring);
+    shoal_ring_disconnect(worker->ring); /* so that nothing touches the replica any more */
+    if (worker->replica)
+        shoal_replica_rollback(worker->replica);
+    if (order->kind == SHOAL_ORDER_JOB)
         return false;
-    shoal_link_post_aborted(worker->link, order->generation, shoal_ring_suspect(worker->ring),
-                            err->text);
+    if (!shoal_link_is_current(worker->link, order))
+        return true;
+    if (err->status != SHOAL_ERR_LOST && err->status != SHOAL_ERR_NETWORK &&
+        err->status != SHOAL_ERR_STOPPED && err->status != SHOAL_ERR_PROTOCOL)
+        return false;
+    shoal_link_post_aborted(worker->link, order->generation, suspect, err->text);
     return true;
+}
+
+static ShoalStatus follow(Worker *worker, const ShoalOrder *order, ShoalError *err) {
+    switch (order->kind) {
+    case SHOAL_ORDER_JOB:
+        return build(worker, order, err);
+    case SHOAL_ORDER_CONNECT:
+        return connect_ring(worker, order, err);
+    case SHOAL_ORDER_START:
+        return begin(worker, order, err);
+    default:
+        return run_round(worker, order, err);
+    }
 }
 
 static ShoalStatus follow_orders(Worker *worker, ShoalError *err) {
     for (;;) {
-        ShoalOrder order;
+        ShoalOrder *order;
         bool more;
         ShoalStatus status = shoal_link_next(worker->link, &order, &more, err);
         if (status || !more)
             return status;
         ShoalError failure = {0};
-        if (order.kind == SHOAL_ORDER_JOB)
-            status = build(worker, &order, &failure);
-        else if (order.kind == SHOAL_ORDER_CONNECT)
-            status = connect_ring(worker, &order, &failure);
-        else
-            status = run_round(worker, &order, &failure);
-        shoal_link_finish(worker->link, &order);
-        if (status && !ring_broke(worker, &order, &failure)) {
+        if (shoal_link_is_current(worker->link, order))
+            status = follow(worker, order, &failure);
+        bool survives = !status || ring_broke(worker, order, &failure);
+        shoal_link_finish(worker->link, order);
+        if (!survives) {
             shoal_link_post_failure(worker->link, &failure);
             return shoal_error_set(err, failure.status, "%s", failure.text);
         }
+    }
+}
+
+/* From one connection to its end. *again: it broke, and coming back may help. */
+static ShoalStatus serve(Worker *worker, bool *again, ShoalError *err) {
+    ShoalStatus status = follow_orders(worker, err);
+    uint64_t generation = shoal_link_generation(worker->link);
+    if (generation > worker->generation)
+        worker->generation = generation;
+    *again = status == SHOAL_ERR_LOST && !shoal_link_is_final(worker->link) && !is_stopped(worker);
+    if (shoal_link_forgets(worker->link) && worker->replica)
+        shoal_replica_forget(worker->replica);
+    shoal_link_destroy(worker->link);
+    worker->link = NULL;
+    shoal_ring_disconnect(worker->ring);
+    if (worker->replica)
+        shoal_replica_rollback(worker->replica);
+    return status;
+}
+
+static ShoalStatus work(Worker *worker, ShoalError *err) {
+    const ShoalWorkerOptions *options = worker->options;
+    int patience = options->join_timeout_ms > 0 ? options->join_timeout_ms : DEFAULT_JOIN_MS;
+    for (;;) {
+        ShoalError lost = {0};
+        bool again;
+        ShoalStatus status = join_patiently(worker, (uint64_t)patience, err);
+        if (status)
+            return status;
+        status = serve(worker, &again, &lost);
+        if (!again || options->rejoin_timeout_ms < 0)
+            return status ? shoal_error_set(err, status, "%s", lost.text) : SHOAL_OK;
+        char text[sizeof lost.text + 32];
+        snprintf(text, sizeof text, "%s; trying to come back", lost.text);
+        note(worker, text);
+        patience = options->rejoin_timeout_ms > 0 ? options->rejoin_timeout_ms : DEFAULT_REJOIN_MS;
     }
 }
 
@@ -257,23 +489,34 @@ static ShoalStatus check_options(const ShoalWorkerOptions *options, ShoalError *
     return SHOAL_OK;
 }
 
+static ShoalStatus open_cache(Worker *worker, ShoalError *err) {
+    const ShoalWorkerOptions *options = worker->options;
+    if (options->cache_bytes < 0)
+        return SHOAL_OK;
+    uint64_t limit = options->cache_bytes > 0 ? (uint64_t)options->cache_bytes : DEFAULT_CACHE;
+    return shoal_cache_open(options->cache_dir, limit, &worker->cache, err);
+}
+
 ShoalStatus shoal_worker(const ShoalWorkerOptions *options, ShoalError *error) {
     Worker worker = {.options = options};
     ShoalStatus status = check_options(options, error);
     if (!status)
         status = shoal_auth_init(error);
     if (!status)
-        status = shoal_engine_choose(&options->engine, shoal_cpu_fast_cores(), &worker.engine, error);
+        status =
+            shoal_engine_choose(&options->engine, shoal_cpu_fast_cores(), &worker.engine, error);
     if (!status)
-        status = join(&worker, error);
+        status = open_cache(&worker, error);
+    if (options->name)
+        snprintf(worker.name, sizeof worker.name, "%s", options->name);
+    else if (gethostname(worker.name, sizeof worker.name - 1))
+        worker.name[0] = '\0';
     if (!status)
-        status = follow_orders(&worker, error);
+        status = work(&worker, error);
     if (!status)
         note(&worker, "The training is complete.");
-    shoal_link_destroy(worker.link);
+    drop_replica(&worker);
     shoal_ring_destroy(worker.ring);
-    shoal_replica_result_close(&worker.result);
-    shoal_replica_destroy(worker.replica);
-    shoal_job_close(&worker.job);
+    shoal_cache_close(worker.cache);
     return status;
 }

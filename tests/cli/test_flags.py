@@ -44,7 +44,7 @@ class Flags(Case):
             self.wrong(("train", solver, "--workers=" + value),
                        "shoal train: --workers=%s: a whole number is expected" % value + see)
         self.wrong(("train", solver, "--workers=5000"),
-                   "shoal train: error: workers is 5000; 1 to 1024 work")
+                   "shoal train: error: workers is 5000; 1 to 4096 work")
         self.wrong(("train", solver, "--threads=5000"),
                    "shoal train: error: threads is 5000; 1 to 1024 work")
         self.wrong(("train", solver, "--token=short", "--workers=2"),
@@ -69,6 +69,92 @@ class Flags(Case):
         self.wrong(("convert_mnist_data", "--backend=leveldb", "images.idx", "labels.idx", "new"),
                    "shoal convert_mnist_data: error: --backend=leveldb: only lmdb is supported")
         self.wrong(("trian",), "shoal: unknown command: trian; see: shoal --help")
+
+    def test_wrong_ones_of_clusters(self):
+        see = "; see: shoal train --help"
+        self.small()
+        solver = "--solver=solver.prototxt"
+        for flag in ("min-workers", "max-failures-per-hour", "stall-timeout", "heartbeat_timeout"):
+            self.wrong(("train", solver, "--%s=few" % flag),
+                       "shoal train: --%s=few: a whole number is expected" % flag + see)
+        self.wrong(("train", solver, "--encrypt=1"),
+                   "shoal train: --encrypt=1: it takes no value" + see)
+        for flag, value in (("collective", "gossip"), ("balance", "maybe"), ("wire", "fp8"), ("shuffle", "some")):
+            self.fails_before_training(("train", solver, "--workers=2", "--%s=%s" % (flag, value)),
+                                       value, code=2)
+
+    def test_wrong_ones_of_workers(self):
+        worker = ("worker", "--join=127.0.0.1:1", "--token=0123456789abcdef")
+        see = "; see: shoal worker --help"
+        for value in ("", "K", "many", "-1", "1.5G", "1MB", "2T", "9223372036854775808",
+                      "9007199254740992K", "8796093022208M", "8589934592G"):
+            self.wrong(worker + ("--cache-size=" + value,),
+                       "shoal worker: --cache-size=%s: a size is expected, such as 512M or 2G" %
+                       value + see)
+        for value in ("0", "1", "64k", "512M", "2G", "9007199254740991K", "9223372036854775807"):
+            # It is read, so what comes after it is found wrong.
+            self.wrong(worker + ("--cache-size=" + value, "--pace=fast"),
+                       "shoal worker: --pace=fast: a whole number is expected" + see)
+        self.wrong(worker + ("--rejoin-timeout=soon",),
+                   "shoal worker: --rejoin-timeout=soon: a whole number is expected" + see)
+        self.wrong(worker + ("--rejoin-timeout=2147484",),
+                   "shoal worker: error: --rejoin-timeout=2147484: at most 2147483 seconds work")
+
+    def test_dashes_and_underscores(self):
+        for one, other in (("check_interval", "check-interval"), ("min-workers", "min_workers"),
+                           ("max-failures-per-hour", "max_failures-per_hour"),
+                           ("heartbeat_timeout", "heartbeat-timeout"), ("log-json", "log_json")):
+            for flags in ((one, other), (other, one)):
+                self.wrong(("train",) + tuple("--%s=1" % flag for flag in flags),
+                           "shoal train: given twice: --%s; see: shoal train --help" % one)
+        # In values they are what they are.
+        self.small()
+        os.rename(self.path("solver.prototxt"), self.path("a_b-c.prototxt"))
+        self.succeeds("train", "--solver", "a_b-c.prototxt", "--log_json", "-log_of-it")
+        self.assertTrue(os.path.exists(self.path("-log_of-it")))
+
+    def test_short_forms(self):
+        self.small()
+        self.succeeds("train", "--sol=solver.prototxt", "-thr", "1")
+        see = "; see: shoal train --help"
+        self.wrong(("train", "--s=1"), "shoal train: several flags begin like --s=1" + see)
+        self.wrong(("train", "--=1"), "shoal train: unknown flag: --=1" + see)
+        self.wrong(("train", "-"), "shoal train: unexpected argument: -" + see)
+        self.assertTrue(self.succeeds("train", "-h").out.startswith("usage: shoal train"))
+
+    def test_operands_among_flags(self):
+        self.dataset("one")
+        self.succeeds("convert_mnist_data", "images.idx", "--backend=lmdb", "labels.idx", "two")
+        self.succeeds("convert_mnist_data", "images.idx", "--", "labels.idx", "--three")
+        self.assertEqual(read(self.path("one/data.mdb")), read(self.path("--three/data.mdb")))
+
+    def test_resume(self):
+        """A flag that has a value or not."""
+        see = "; see: shoal train --help"
+        self.small()
+        solver = "--solver=solver.prototxt"
+        alone = ("shoal train: error: --resume without a file goes on from what workers hold: give "
+                 "--resume=FILE, or --listen=ADDR:PORT and --workers=N")
+        self.wrong(("train", solver, "--resume"), alone)
+        self.wrong(("train", "--resume", solver), alone)  # no value: it begins with '-'
+        self.wrong(("train", "--resume", "--nope"), "shoal train: unknown flag: --nope" + see)
+        self.wrong(("train", solver, "--resume", "a", "b"),
+                   "shoal train: unexpected argument: b" + see)
+        self.wrong(("train", solver, "--resume", "--resume=a"),
+                   "shoal train: given twice: --resume" + see)
+        self.wrong(("train", solver, "--resume", "--snapshot=a"),
+                   "shoal train: error: give --snapshot or --resume, not both")
+        for flags in (("--resume=",), ("--resume", "")):  # a variable of the shell that is empty
+            self.fails_before_training(("train", solver) + flags)
+        self.succeeds("train", solver)
+        whole = read(self.path("snap_iter_6.caffemodel"))
+        for flags in (("--resume=snap_iter_4.solverstate",),
+                      ("--resume", "snap_iter_4.solverstate"),
+                      ("-resume", "snap_iter_4.solverstate")):
+            os.remove(self.path("snap_iter_6.caffemodel"))
+            out = self.succeeds("train", *flags, solver).out
+            self.assertNotIn("Iteration 2,", out)
+            self.assertEqual(read(self.path("snap_iter_6.caffemodel")), whole)
 
     def test_cpu_levels(self):
         self.small()
@@ -161,8 +247,10 @@ class Manuals(Case):
                     self.assertEqual(line, line.rstrip(), line)
 
     def test_flags_named_in_the_manuals(self):
-        self.assertLessEqual({"solver", "weights", "snapshot", "workers", "listen", "token",
-                              "threads", "log-json"}, set(self.flags_of("train")))
+        self.assertLessEqual({"solver", "weights", "snapshot", "resume", "workers", "min-workers",
+                              "max-failures-per-hour", "listen", "token", "encrypt", "balance", "collective",
+                              "wire", "shuffle", "threads", "heartbeat_timeout", "stall-timeout",
+                              "log-json"}, set(self.flags_of("train")))
         self.assertEqual(set(self.flags_of("test")),
                          {"model", "weights", "iterations", "threads", "cpu", "plan", "winograd", "recompute",
                           "help"})
@@ -170,7 +258,16 @@ class Manuals(Case):
                          {"model", "iterations", "batch", "dummy-data", "shape", "threads", "json",
                           "cpu", "plan", "winograd", "recompute", "help"})
         self.assertEqual(set(self.flags_of("init")), {"force", "help"})
-        self.assertLessEqual({"join", "token", "threads"}, set(self.flags_of("worker")))
+        self.assertLessEqual({"join", "token", "name", "cache-dir", "cache-size", "pace",
+                              "rejoin-timeout", "threads"}, set(self.flags_of("worker")))
+
+    def test_the_manual_page_has_all_flags(self):
+        page = read(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "docs",
+                                 "shoal.1")).decode()
+        sections = dict(re.findall(r"^\.Ss (\w+)\n(.*?)(?=^\.S[sh] )", page, re.M | re.S))
+        for command in set(COMMANDS) - {"version"}:
+            self.assertEqual(set(re.findall(r"Fl -([a-z_-]+)", sections[command])),
+                             set(self.flags_of(command)) - {"help"}, command)
 
     def test_every_flag_of_a_manual_is_known(self):
         for command in COMMANDS:

@@ -29,11 +29,11 @@ class Logs(Case):
         lines = read(self.path("log")).decode().splitlines()
         return [json.loads(line) for line in lines]
 
-    def check(self, events):
+    def check(self, events, *more):
         iterations = [e for e in events if e["event"] == "iteration"]
         self.assertEqual([e["iter"] for e in iterations], [0, 2, 4])
         for event in iterations:
-            self.assertEqual(set(event), {"event", "iter", "loss", "lr", "images_per_s"})
+            self.assertEqual(set(event), {"event", "iter", "loss", "lr", "images_per_s", *more})
             self.assertAlmostEqual(event["lr"], 0.05, places=7)
             self.assertGreater(event["loss"], 0)
             self.assertGreater(event["images_per_s"], 0)
@@ -52,7 +52,14 @@ class Logs(Case):
                           "iteration", "snapshot", "snapshot", "final_loss", "end"])
 
     def test_cluster(self):
-        self.check(self.events("--workers=2"))
+        events = self.events("--workers=2")
+        self.check(events, "generation", "workers", "communication_ms", "exposed_ms",
+                   "samples_mb", "reduced_mb", "cached", "members", "shares",
+                   "images_per_s_by_worker")
+        for event in (e for e in events if e["event"] == "iteration"):
+            self.assertEqual((event["generation"], event["workers"]), (1, 2))
+            self.assertLessEqual(event["exposed_ms"], event["communication_ms"])
+            self.assertEqual(sum(m["share"] for m in event["members"]), 8)
 
     def test_same_numbers_as_on_screen(self):
         self.small()
@@ -171,7 +178,7 @@ class Terminal(Case):
         plain = COLOUR.sub("", self.on_terminal(*TRAIN, "--workers=2"))
         self.assertRegex(plain, r"worker +share +images/s +compute/comm\./waiting")
         for rank in (0, 1):
-            self.assertRegex(plain, r"  %d 127\.0\.0\.1 #\d+ +4 +\d+  [█▓░]{20} +\d+ +\d+ +\d+ %%"
+            self.assertRegex(plain, r"  %d worker-\d #\d+ +4 +\d+(\.\d)?  [█▓░]{20} +\d+ +\d+ +\d+ %%"
                              % rank)
 
     def test_no_color(self):

@@ -2,18 +2,20 @@
 """Strangers at the ports of coordinator and ring, before and during a run: noise, half messages,
 huge lengths, silence, many connections. They are shut out and the run does not change."""
 import random
-import signal
 import socket
 import struct
 import time
 
 import common  # finds harness
 import harness
-from test_join import Listening
+
+# Some strangers are thrown out only after a while: no more iterations than needed are made.
+SLOW = ("--pace=1000",)
+RING_MAGIC = struct.pack("<I", 0x48524853)
 
 
 def payloads():
-    """Name -> bytes. The control port's frames begin with a length and a type."""
+    """Name -> bytes. The control port's frames begin with a magic, then type and length."""
     rng = random.Random(4)
     found = {
         "nothing": b"",
@@ -21,8 +23,8 @@ def payloads():
         "zeros": bytes(4096),
         "ones": b"\xff" * 4096,
         "http": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
-        "ring magic": struct.pack("<I", 0x48524853) + bytes(60),
-        "ring magic, part": struct.pack("<I", 0x48524853) + bytes(20),
+        "ring magic": RING_MAGIC + bytes(60),
+        "ring magic, part": RING_MAGIC + bytes(20),
         "much": rng.randbytes(1 << 20),
     }
     for i in range(12):
@@ -30,6 +32,9 @@ def payloads():
     for size in (0, 1, 2**16, 2**24, 2**31, 2**32 - 1):
         for form in ("<I", ">I"):
             found["length %s %d" % (form, size)] = struct.pack(form, size) + bytes(12)
+        for kind in (0, 1, 3, 7):
+            header = struct.pack("<4sHHI", b"SHOL", kind, 0, size)
+            found["frame %d of %d" % (kind, size)] = header + bytes(16)
     return found
 
 
@@ -68,144 +73,197 @@ def assault(port, keep=False):
     return open_ones
 
 
-class Strangers(Listening):
+def port_of(address):
+    return int(address.rpartition(":")[2])
+
+
+class Strangers(common.Cluster):
     def sockets(self, pid):
         return sum(t.startswith("socket:") for t in harness.descriptors(pid).values())
 
-    def finish(self, coordinator, workers):
-        self.assertEqual(coordinator.wait(), 0, coordinator.text())
-        for worker in workers:
-            self.assertEqual(worker.wait(), 0, worker.text())
-        self.assertEqual(len(coordinator.iterations()), 12)
-        files = [self.path(name + "_iter_12.caffemodel") for name in ("calm", "snap")]
-        self.assert_same_file(*files)
+    def await_all(self):
+        """A coordinator that waits for two workers, of which one is there."""
+        coordinator = self.listen()
+        address = self.address(coordinator)
+        workers = [self.join(address)]
+        self.wait_joined(coordinator, 1)
+        (ring,) = harness.listening_ports(workers[0].pid)
+        return coordinator, address, workers, ring
 
-    def calm_run(self):
-        """What comes out when nobody disturbs."""
-        self.write("calm.prototxt", harness.solver(12, "calm", test_iter=3, test_interval=6))
-        self.train("--solver=calm.prototxt", "--workers=2")
+    def finish(self, coordinator, workers, kept=()):
+        """The run goes on as if nothing had been."""
+        self.wait_more(coordinator, 20)
+        self.stop(coordinator, workers)
+        self.check_lost(coordinator, [])
+        self.assertEqual(len(coordinator.events("generation")), 1)
+        self.assertEqual(len(coordinator.events("joined")), len(workers))
+        self.check_same(coordinator)
+        for stranger in kept:
+            stranger.close()
 
     def test_before_the_run(self):
         """At the coordinator while it waits, and at the ring's port of a worker that waits."""
-        self.calm_run()
-        coordinator = self.listen()
-        address = self.address(coordinator)
-        assault(int(address.rpartition(":")[2]))
-        workers = [self.join(address)]
-        self.joined(coordinator, 1)
-        (ring,) = harness.listening_ports(workers[0].pid)
+        coordinator, address, workers, ring = self.await_all()
+        assault(port_of(address))
         assault(ring)
         # Two that stay, one with half a greeting: they must not keep the place of the neighbour.
-        kept = [Stranger(ring, b""), Stranger(ring, struct.pack("<I", 0x48524853) + bytes(20))]
-        assault(int(address.rpartition(":")[2]))
+        kept = [Stranger(ring, b""), Stranger(ring, RING_MAGIC + bytes(20))]
+        assault(port_of(address))
         workers.append(self.join(address))
-        self.finish(coordinator, workers)
-        for stranger in kept:
-            stranger.close()
+        self.finish(coordinator, workers, kept)
 
     def test_many_that_stay_at_the_ring(self):
         """More than it has places for; the neighbour comes through all the same."""
-        self.calm_run()
-        coordinator = self.listen()
-        address = self.address(coordinator)
-        workers = [self.join(address)]
-        self.joined(coordinator, 1)
-        (ring,) = harness.listening_ports(workers[0].pid)
-        kept = [Stranger(ring, b"") for _ in range(40)]
+        coordinator, address, workers, ring = self.await_all()
+        kept = [Stranger(ring, b"") for _ in range(300)]
         workers.append(self.join(address))
-        self.finish(coordinator, workers)
-        for stranger in kept:
-            stranger.close()
+        self.finish(coordinator, workers, kept)
 
     def test_during_the_run(self):
-        coordinator = self.listen(solver="endless.prototxt")
-        address = self.address(coordinator)
-        port = int(address.rpartition(":")[2])
-        workers = [self.join(address), self.join(address)]
-        coordinator.wait_iteration(3)
+        coordinator, address, workers = self.begin_listening(workers=2, worker_flags=SLOW)
         calm = {p.pid: self.sockets(p.pid) for p in [coordinator] + workers}
+        kept = []
         for worker in workers:
             for ring in harness.listening_ports(worker.pid):
                 assault(ring)
-        assault(port)
-        kept = assault(port, keep=True)
-        last = coordinator.iterations()[-1]["iter"]
-        coordinator.wait_iteration(last + 20)
-        for stranger in kept:  # those that say nonsense at once, those that say nothing in time
+                kept += assault(ring, keep=True)
+        assault(port_of(address))
+        guests = assault(port_of(address), keep=True)
+        self.wait_more(coordinator, 20)
+        for stranger in guests:  # those that say nonsense at once, those that say nothing in time
             harness.wait_for("end of a stranger", stranger.gone, coordinator)
+        for stranger in guests + kept:
             stranger.close()
         harness.wait_for(
             "the descriptors of before",
             lambda: {p.pid: self.sockets(p.pid) for p in [coordinator] + workers} == calm,
             coordinator,
         )
-        last = coordinator.iterations()[-1]["iter"]
-        coordinator.wait_iteration(last + 20)
-        coordinator.kill(signal.SIGINT)
-        self.assertEqual(coordinator.wait(), 0)
-        self.assertIn("stopped on request", coordinator.err())
-        for worker in workers:
-            worker.wait()
+        self.finish(coordinator, workers)
+
+    def test_during_a_change_of_members(self):
+        """Who comes and goes finds its neighbours among strangers."""
+        coordinator, address, workers = self.begin_listening(workers=3)
+        kept = []
+        for _ in range(3):
+            for worker in workers:
+                for ring in harness.listening_ports(worker.pid):
+                    kept += [Stranger(ring, b""), Stranger(ring, RING_MAGIC + bytes(20))]
+                    kept += [Stranger(ring, b"\xff" * 300) for _ in range(20)]
+            kept += [Stranger(port_of(address), b"") for _ in range(20)]
+            victim = workers.pop(0)
+            victim.kill(harness.signal.SIGKILL)
+            victim.wait()
+            self.wait_crew(coordinator, 2)
+            workers.append(self.join(address))
+            self.wait_crew(coordinator, 3)
+        self.wait_more(coordinator)
+        self.stop(coordinator, workers)
+        self.assertEqual(len(self.lost(coordinator)), 3)
+        self.check_same(coordinator)
+        for stranger in kept:
+            stranger.close()
 
     def test_own_workers_during_the_run(self):
-        coordinator = self.start_train(
-            "--solver=endless.prototxt", "--workers=3", "--check_interval=1"
-        )
-        coordinator.wait_iteration(3)
-        workers = coordinator.wait_workers(3)
+        coordinator, workers = self.begin()
         ports = harness.listening_ports(coordinator.pid)
         for worker in workers:
             ports += harness.listening_ports(worker)
+        self.assertEqual(len(ports), 4)
         for port in ports:
             assault(port)
-        last = coordinator.iterations()[-1]["iter"]
-        coordinator.wait_iteration(last + 20)
-        self.assertEqual(coordinator.workers(), workers)
-        coordinator.kill(signal.SIGINT)
-        self.assertEqual(coordinator.wait(), 0)
+        self.wait_more(coordinator, 20)
+        self.assertEqual(self.ranks(coordinator), workers)
+        self.stop(coordinator)
+        self.check_lost(coordinator, [])
+        self.check_same(coordinator)
+
+    def test_slow_drip(self):
+        """Valid bytes of a frame, one at a time: shut out when the time for a greeting is over."""
+        coordinator, address, workers = self.begin_listening(workers=2, worker_flags=SLOW)
+        guest = Stranger(port_of(address), b"")
+        frame = struct.pack("<4sHHII", b"SHOL", 1, 0, 4000, 0) + bytes(4000)
+        at, deadline = 0, time.monotonic() + harness.PATIENCE
+        while not guest.gone():
+            self.assertLess(time.monotonic(), deadline)
+            try:
+                guest.socket.send(frame[at : at + 1])
+            except OSError:
+                break
+            at = min(at + 1, len(frame) - 2)
+        guest.close()
+        self.finish(coordinator, workers)
 
     def test_a_full_house_of_silent_strangers(self):
-        """More than the coordinator takes: workers come in when they are thrown out."""
-        self.calm_run()
-        coordinator = self.listen()
-        address = self.address(coordinator)
-        port = int(address.rpartition(":")[2])
-        kept = [Stranger(port, b"") for _ in range(100)]
+        """More than the coordinator takes: the run goes on, and new workers come in when they are
+        thrown out."""
+        coordinator, address, workers = self.begin_listening(workers=2, worker_flags=SLOW)
+        kept = [Stranger(port_of(address), b"") for _ in range(400)]
+        self.wait_more(coordinator, 20)
         for stranger in kept:
             harness.wait_for("end of a stranger", stranger.gone, coordinator)
-        workers = [self.join(address), self.join(address)]
-        self.finish(coordinator, workers)
+        workers.append(self.join(address))
+        self.wait_crew(coordinator, 3)
+        self.stop(coordinator, workers)
+        self.check_same(coordinator)
         for stranger in kept:
             stranger.close()
 
     def test_a_caught_greeting_is_of_no_use(self):
         """What a real worker said, said again by someone who does not know the token."""
-        coordinator = self.listen(solver="endless.prototxt")
+        coordinator = self.listen()
         address = self.address(coordinator)
-        real = int(address.rpartition(":")[2])
+        real = port_of(address)
         said, listener = [], socket.socket()
         with listener:
             listener.bind(("127.0.0.1", 0))
             listener.listen()
-            worker = self.join("127.0.0.1:%d" % listener.getsockname()[1])
+            worker = self.join(
+                "127.0.0.1:%d" % listener.getsockname()[1], "--rejoin-timeout=0"
+            )
             listener.settimeout(harness.PATIENCE)
             inner, _ = listener.accept()
             outer = socket.create_connection(("127.0.0.1", real), harness.PATIENCE)
-            relay(inner, outer, said, lambda: "Worker 1 of" in coordinator.out())
+            relay(inner, outer, said, lambda: coordinator.events("joined"))
         inner.close()
         outer.close()
         worker.wait()
         replay = Stranger(real, b"".join(said))
         harness.wait_for("end of the replay", replay.gone, coordinator)
         replay.close()
-        self.assertEqual(coordinator.out().count("Worker 1 of"), 1)
-        self.assertNotIn("Worker 2 of", coordinator.out())
+        self.assertEqual(len(coordinator.events("joined")), 1)
         workers = [self.join(address), self.join(address)]
         coordinator.wait_iteration(3)
-        coordinator.kill(signal.SIGINT)
-        coordinator.wait()
-        for other in workers:
-            other.wait()
+        self.assertEqual(len(coordinator.events("joined")), 3)
+        self.stop(coordinator, workers)
+
+    def test_the_coordinator_s_words_are_of_no_use(self):
+        """Someone in between who says again what the coordinator said: to a worker that joins anew
+        that is not the coordinator."""
+        coordinator = self.listen()
+        address = self.address(coordinator)
+        said, listener = [], socket.socket()
+        with listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            false = "127.0.0.1:%d" % listener.getsockname()[1]
+            worker = self.join(false, "--rejoin-timeout=0")
+            listener.settimeout(harness.PATIENCE)
+            inner, _ = listener.accept()
+            outer = socket.create_connection(("127.0.0.1", port_of(address)), harness.PATIENCE)
+            relay(outer, inner, said, lambda: coordinator.events("joined"))
+            inner.close()
+            outer.close()
+            worker.wait()
+            worker = self.join(false, "--rejoin-timeout=0")
+            inner, _ = listener.accept()
+            inner.sendall(b"".join(said))
+            self.assertEqual(worker.wait(), 1, worker.text())
+            self.assertNotIn("Joined", worker.out())
+            inner.close()
+        workers = [self.join(address), self.join(address)]
+        coordinator.wait_iteration(3)
+        self.stop(coordinator, workers)
 
 
 def relay(inner, outer, said, done):

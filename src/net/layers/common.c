@@ -149,6 +149,6 @@ ShoalSampleRange shoal_layer_sample_range(const ShoalLayer *layer, size_t count,
     int batch = layer->context->batch_now;
     if (divides && batch > 0 && count % (size_t)batch == 0)
         return (ShoalSampleRange){(size_t)batch, count / (size_t)batch,
-                                  layer->context->first_sample};
-    return (ShoalSampleRange){1, count, shoal_layer_iteration(layer)};
+                                  layer->context->first_sample, layer->context->places};
+    return (ShoalSampleRange){1, count, shoal_layer_iteration(layer), NULL};
 }

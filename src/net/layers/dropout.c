@@ -51,7 +51,7 @@ static void drop_sample(void *context, size_t index, unsigned thread) {
     ShoalRng rng;
     shoal_rng_init(&rng, task->layer->context->seed, SHOAL_RNG_DROPOUT,
                    (uint32_t)task->layer->number);
-    shoal_rng_seek(&rng, (task->range.first + index) * size);
+    shoal_rng_seek(&rng, shoal_layer_sample_number(&task->range, index) * size);
     for (size_t i = 0; i < size; i++)
         mask[i] = shoal_rng_u32(&rng) >= state->threshold;
     for (size_t i = 0; i < size; i++)

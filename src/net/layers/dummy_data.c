@@ -131,13 +131,16 @@ static ShoalStatus fill_top(ShoalLayer *layer, int top, ShoalError *err) {
     size_t size = whole.count / (size_t)rows;
     /* What is no part of the batch has all its rows on every worker, the same ones. */
     bool in_batch = rows == layer->context->batch_full;
-    uint64_t first =
-        in_batch ? layer->context->first_sample : shoal_layer_iteration(layer) * (uint64_t)rows;
+    const ShoalSampleRange numbers = {.first = in_batch
+                                                   ? layer->context->first_sample
+                                                   : shoal_layer_iteration(layer) * (uint64_t)rows,
+                                      .places = in_batch ? layer->context->places : NULL};
     ShoalRng rng;
     shoal_rng_init(&rng, layer->context->seed, SHOAL_RNG_DUMMY,
                    (uint32_t)layer->number * TOPS_PER_STREAM + (uint32_t)top);
     for (int row = 0; row < rows_now; row++) {
-        shoal_rng_seek(&rng, (first + (uint64_t)row) * shoal_filler_draws(size));
+        shoal_rng_seek(&rng,
+                       shoal_layer_sample_number(&numbers, (size_t)row) * shoal_filler_draws(size));
         status = shoal_filler_fill_slice(top_filler(layer, top), &rng, &whole, size,
                                          blob->data + (size_t)row * size, err);
         if (status != SHOAL_OK)

@@ -85,8 +85,14 @@ ShoalStatus shoal_layer_label_read(const ShoalLayer *layer, const ShoalLabelLayo
 typedef struct ShoalSampleRange {
     size_t samples, size; /* values per sample */
     uint64_t first;
+    const uint32_t *places; /* of the samples, counted from first; NULL: 0, 1, ... */
 } ShoalSampleRange;
 ShoalSampleRange shoal_layer_sample_range(const ShoalLayer *layer, size_t count, bool divides);
+
+/* The number of sample `index` of a range. */
+static inline uint64_t shoal_layer_sample_number(const ShoalSampleRange *range, size_t index) {
+    return range->first + (range->places ? range->places[index] : index);
+}
 
 /* The iteration that the current share is of: first_sample / batch_full. */
 uint64_t shoal_layer_iteration(const ShoalLayer *layer);

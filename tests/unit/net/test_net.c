@@ -325,7 +325,7 @@ static void shares_average_to_the_batch(void **state) {
             if (!samples)
                 continue;
             assert_int_equal(
-                shoal_net_set_share(b.net, samples, (uint64_t)(part ? first : 0), &b.err),
+                shoal_net_set_share(b.net, samples, (uint64_t)(part ? first : 0), NULL, &b.err),
                 SHOAL_OK);
             loss += (double)built_net_forward(&b) * samples / 4;
             shoal_net_backward(b.net, &b.compute, (float)samples / 4, NULL, NULL);
@@ -334,9 +334,9 @@ static void shares_average_to_the_batch(void **state) {
         for (size_t i = 0; i < params.gradient_count; i++)
             assert_true(fabsf(params.gradients[i] - expected[i]) < 1e-5f);
     }
-    assert_int_equal(shoal_net_set_share(b.net, 5, 0, &b.err), SHOAL_ERR_ARGUMENT);
+    assert_int_equal(shoal_net_set_share(b.net, 5, 0, NULL, &b.err), SHOAL_ERR_ARGUMENT);
     ShoalError err = {0};
-    assert_int_equal(shoal_net_set_share(b.net, 0, 0, &err), SHOAL_ERR_ARGUMENT);
+    assert_int_equal(shoal_net_set_share(b.net, 0, 0, NULL, &err), SHOAL_ERR_ARGUMENT);
     shoal_free(expected);
     built_net_close(&b);
 }

@@ -206,8 +206,8 @@ static void compare(const NetCase *what, BuiltNet *fused, BuiltNet *plain) {
 static void compare_shares(const NetCase *what, BuiltNet *fused, BuiltNet *plain) {
     for (int share = 0; share < 2; share++) {
         int samples = shoal_net_batch(fused->net) - share;
-        assert_int_equal(shoal_net_set_share(fused->net, samples, 5, &fused->err), 0);
-        assert_int_equal(shoal_net_set_share(plain->net, samples, 5, &plain->err), 0);
+        assert_int_equal(shoal_net_set_share(fused->net, samples, 5, NULL, &fused->err), 0);
+        assert_int_equal(shoal_net_set_share(plain->net, samples, 5, NULL, &plain->err), 0);
         double a = built_net_run(fused), b = built_net_run(plain);
         if (!(fabs(a - b) < 1e-5 * fabs(b)))
             fail_msg("%s: loss %.9g, not %.9g", what->name, a, b);

@@ -94,6 +94,7 @@ static void expected_sequence(const Setting *s, Sequence *seq) {
         if ((size_t)current_step < p->n_stepvalue && iter >= p->stepvalue[current_step])
             current_step++;
         train->rate = (float)((double)p->base_lr * pow((double)p->gamma, current_step));
+        train->current_step = current_step;
         iter++;
         if (due(p->snapshot, iter))
             add(seq, SHOAL_STEP_SNAPSHOT, iter)->current_step = current_step;

@@ -63,7 +63,7 @@ static void close_fixture(Fixture *f) {
 
 static void run(Fixture *f, ShoalRound round) {
     *shoal_slot_round(f->slot) = round;
-    if (shoal_replica_run(f->replica, f->slot, NULL, &f->result, &f->err))
+    if (shoal_replica_run(f->replica, f->slot, NULL, 0, &f->result, &f->err))
         fail_msg("%s", f->err.text);
 }
 

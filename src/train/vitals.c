@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "train/vitals.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { VALUE_SIZE = 64, NAME_SIZE = 48, PATH_SIZE = 512, ENTRIES_MAX = 256 };
+
+/* ---- files ---- */
+
+/* The one line of FOLDER/NAME/FILE in lower case; false when it is not one short line. */
+static bool read_line(int folder, const char *name, const char *file, char line[VALUE_SIZE]) {
+    char path[128];
+    int length = snprintf(path, sizeof path, "%s/%s", name, file);
+    if (length < 0 || (size_t)length >= sizeof path)
+        return false;
+    /* Not to wait for the writer of a pipe, should it be one. */
+    int fd = openat(folder, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return false;
+    ssize_t n = read(fd, line, VALUE_SIZE);
+    close(fd);
+    if (n <= 0)
+        return false;
+    const char *end = memchr(line, '\n', (size_t)n);
+    if (!end && n == VALUE_SIZE)
+        return false;
+    line[end ? end - line : n] = '\0';
+    for (char *c = line; *c; c++)
+        *c = *c >= 'A' && *c <= 'Z' ? (char)(*c - 'A' + 'a') : *c;
+    return true;
+}
+
+static bool read_number(int folder, const char *name, const char *file, long long *number) {
+    char line[VALUE_SIZE], *end;
+    if (!read_line(folder, name, file, line))
+        return false;
+    errno = 0;
+    long long value = strtoll(line, &end, 10);
+    if (end == line || errno || end[strspn(end, " \t\r")])
+        return false;
+    *number = value;
+    return true;
+}
+
+/* ---- folders ---- */
+
+typedef void Visit(int folder, const char *name, void *context);
+
+/* As the kernel writes it; readdir() would allocate. */
+typedef struct Entry {
+    uint64_t inode;
+    int64_t offset;
+    uint16_t length;
+    uint8_t type;
+    char name[];
+} Entry;
+
+static void visit_entries(int folder, const char *begin, const char *bytes, size_t size,
+                          Visit *visit, void *context, int *left) {
+    for (size_t at = 0; at + offsetof(Entry, name) < size && *left > 0;) {
+        uint16_t length;
+        memcpy(&length, bytes + at + offsetof(Entry, length), sizeof length);
+        if (length <= offsetof(Entry, name) || length > size - at)
+            return;
+        const char *name = bytes + at + offsetof(Entry, name);
+        at += length;
+        if (name[0] == '.' || strncmp(name, begin, strlen(begin)) || strlen(name) >= NAME_SIZE)
+            continue;
+        (*left)--;
+        visit(folder, name, context);
+    }
+}
+
+/* Calls visit for the entries of ROOT/PATH whose names begin like that. */
+static void each(const char *root, const char *path, const char *begin, Visit *visit,
+                 void *context) {
+    char full[PATH_SIZE];
+    int n = snprintf(full, sizeof full, "%s/%s", root, path);
+    if (n < 0 || (size_t)n >= sizeof full)
+        return;
+    int folder = open(full, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder < 0)
+        return;
+    _Alignas(Entry) char bytes[4096];
+    int left = ENTRIES_MAX;
+    for (long size; left > 0 && (size = syscall(SYS_getdents64, folder, bytes, sizeof bytes)) > 0;)
+        visit_entries(folder, begin, bytes, (size_t)size, visit, context, &left);
+    close(folder);
+}
+
+/* ---- temperature ---- */
+
+static bool has_any(const char *text, const char *const *words) {
+    for (; *words; words++)
+        if (strstr(text, *words))
+            return true;
+    return false;
+}
+
+/* Makers name zones as they like. These words are from Qualcomm's, Samsung's, MediaTek's, Google's,
+ * Rockchip's and PCs' kernels. "soc" and "socd" alone are a battery's state of charge there. */
+static bool concerns_us(const char *type) {
+    static const char *const OURS[] = {
+        "cpu",  "soc-",   "soc_",  "batt", "tsens", "big", "little", "core",   "cluster", "pkg",
+        "gold", "silver", "prime", "gpu",  "g3d",   "npu", "acpitz", "exynos", NULL};
+    /* Zones that hold no temperature, but currents, voltages, loads and counts. */
+    static const char *const NOT_DEGREES[] = {"ocp", "cycle", "power", "volt",    "vbat", "ibat",
+                                              "bcl", "lvl",   "load",  "current", NULL};
+    if (!strcmp(type, "ap") || !strcmp(type, "mid"))
+        return true;
+    return has_any(type, OURS) && !has_any(type, NOT_DEGREES);
+}
+
+static void take_temperature(ShoalVitals *vitals, double degrees) {
+    if (degrees < -40 || degrees > 150)
+        return;
+    if (vitals->temperature == 0 || (float)degrees > vitals->temperature)
+        vitals->temperature = (float)degrees;
+}
+
+static void visit_zone(int folder, const char *name, void *context) {
+    char type[VALUE_SIZE];
+    long long value;
+    if (!read_line(folder, name, "type", type) || !concerns_us(type) ||
+        !read_number(folder, name, "temp", &value))
+        return;
+    /* Thousandths of a degree as they should be, or whole ones. */
+    bool whole = value >= -40 && value <= 150;
+    if (whole || value >= 1000 || value <= -1000)
+        take_temperature(context, whole ? (double)value : (double)value / 1000);
+}
+
+/* ---- battery ---- */
+
+static void visit_supply(int folder, const char *name, void *context) {
+    ShoalVitals *vitals = context;
+    char line[VALUE_SIZE];
+    long long value;
+    if (!read_line(folder, name, "type", line) || strcmp(line, "battery"))
+        return;
+    if (read_line(folder, name, "scope", line) && !strcmp(line, "device"))
+        return; /* of a mouse or a headset */
+    if (read_number(folder, name, "present", &value) && value == 0)
+        return;
+    if (read_number(folder, name, "temp", &value) && value >= -400 && value <= 1500)
+        take_temperature(vitals, (double)value / 10);
+    if (!read_number(folder, name, "capacity", &value) || value < 0 || value > 100 ||
+        (vitals->battery >= 0 && value >= vitals->battery))
+        return;
+    vitals->battery = (int)value;
+    vitals->charging = read_line(folder, name, "status", line) &&
+                       (!strcmp(line, "charging") || !strcmp(line, "full"));
+}
+
+/* ---- clock ---- */
+
+static void take_clock(ShoalVitals *vitals, double part) {
+    if (vitals->clock == 0 || (float)part < vitals->clock)
+        vitals->clock = (float)part;
+}
+
+static void visit_core(int folder, const char *name, void *context) {
+    long long now, full;
+    if (name[3] < '0' || name[3] > '9') /* cpufreq, cpuidle */
+        return;
+    if (!read_number(folder, name, "cpufreq/scaling_max_freq", &now) || now <= 0 ||
+        !read_number(folder, name, "cpufreq/cpuinfo_max_freq", &full) || full <= 0)
+        return;
+    take_clock(context, now < full ? (double)now / (double)full : 1);
+}
+
+/* State 0 is the full clock, the last state the lowest; the steps between are about equal. */
+static void visit_cooling(int folder, const char *name, void *context) {
+    char type[VALUE_SIZE];
+    long long state, last;
+    if (!read_line(folder, name, "type", type) ||
+        (!strstr(type, "cpufreq") && strcmp(type, "processor")))
+        return;
+    if (!read_number(folder, name, "cur_state", &state) ||
+        !read_number(folder, name, "max_state", &last) || last <= 0 || last > 1000 || state < 0 ||
+        state > last)
+        return;
+    take_clock(context, 1 - (double)state / (double)(last + 1));
+}
+
+void shoal_vitals_read(const char *root, ShoalVitals *out) {
+    *out = (ShoalVitals){.battery = -1};
+    each(root, "sys/class/thermal", "thermal_zone", visit_zone, out);
+    each(root, "sys/class/power_supply", "", visit_supply, out);
+    each(root, "sys/devices/system/cpu", "cpu", visit_core, out);
+    if (out->clock == 0)
+        each(root, "sys/class/thermal", "cooling_device", visit_cooling, out);
+}

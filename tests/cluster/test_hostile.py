@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A peer that knows the token and misbehaves (tests/tools/peer.c), as a guest that has only joined,
+and as a member: that connection ends, the run never does, and what comes out is as if nothing had
+been."""
+import os
+import sys
+import unittest
+
+import common  # finds harness
+import harness
+
+SLOW = ("--pace=1000",)  # some wait for a time-out: no more iterations than needed are made
+
+# Of messages.h.
+HELLO, CHALLENGE, JOIN, WELCOME, CHUNK, PREPARED, GENERATION, READY, START, ROUND = range(1, 11)
+
+# What a guest does, and whether its connection must be ended for it. After a silence it is.
+MESSAGES = [
+    "Report generation: 0 round: 0 loss: 1",
+    "Report generation: 1 round: 0 loss: 1",
+    "Report generation: 1 round: 18446744073709551615 loss: nan",
+    "Report generation: 18446744073709551615 round: 5 loss: 1",
+    "Ready generation: 0",
+    "Ready generation: 1",
+    "Ready generation: 1 version { held: true updates: 1000000 generation: 1 }",
+    "Ready generation: 9 version { held: true updates: 1000000 generation: 7 }",
+    "Prepared",
+    "Prepared capacity: 4294967295",
+    "Aborted generation: 1 suspect_rank: 0 text: 'x'",
+    "Aborted generation: 7 suspect_rank: -2147483648 text: 'x'",
+    "Fetch generation: 1 round: 3 batch: 0 indices: 0",
+    "Fetch generation: 1 round: 0 batch: 4294967295 indices: 4294967295",
+    "Chunk kind: CHUNK_WEIGHTS id: 3 offset: 0 total: 10 content: '0123456789'",
+    "Chunk kind: CHUNK_STATE id: 0 offset: 18446744073709551615 total: 1 content: 'x'",
+    "Chunk kind: CHUNK_JOB id: 0 offset: 0 total: 10 content: '0123456789'",
+    "Holdings fingerprint: '0123456789abcdef' ranges: 1",
+    "Heartbeat stage: 7",
+    "Heartbeat stage: 1 progress: 18446744073709551615 temperature: nan clock: -1 battery: -7",
+    "Stop reason: 'because I say so'",
+    "Refuse reason: 'no' for_good: true forget: true",
+    "Welcome worker_id: 0 session: 0",
+    "Generation generation: 2",
+    "Start generation: 1",
+    "Round generation: 1 number: 5",
+    "Samples generation: 1 round: 5",
+]
+FAILURES = ["Failure status: %d text: 'all is lost'" % n for n in range(-16, 3)]
+FRAMES = ["garbage", "oversized", "plain", "replay", "reorder", "gap", "flip", "cut", "half", "drip"]
+
+
+def peer_program():
+    return os.path.join(os.path.dirname(harness.binary), "tests", "tools", "test_peer")
+
+
+class Hostile(common.Cluster):
+    timeout = "--heartbeat_timeout=5000"
+
+    def peer(self, address, *flags):
+        return self.start(
+            "--token=" + common.TOKEN, "--name=hostile", *flags, address, program=peer_program()
+        )
+
+    def misbehave(self, address, *flags, seconds=3):
+        """Runs it to its end, and tells whether the coordinator ended the connection."""
+        peer = self.peer(address, "--seconds=%g" % seconds, *flags)
+        code = peer.wait()
+        self.assertIn(code, (0, 3), (flags, peer.text()))
+        return code == 0
+
+    def check_run(self, coordinator, workers, lost=()):
+        self.wait_more(coordinator, 10)
+        self.assertEqual(sorted(self.ranks(coordinator)), sorted(w.pid for w in workers))
+        self.stop(coordinator, workers)
+        self.check_lost(coordinator, list(lost))
+        self.check_same(coordinator)
+
+
+class Guests(Hostile):
+    """They have joined, and are no members."""
+
+    def attack(self, *deeds, seconds=3):
+        coordinator, address, workers = self.begin_listening(
+            self.timeout, workers=2, worker_flags=SLOW
+        )
+        closed = {deed: self.misbehave(address, *deed, seconds=seconds) for deed in deeds}
+        self.assertEqual(len(coordinator.events("generation")), 1, coordinator.out()[-2000:])
+        self.check_run(coordinator, workers)
+        return closed
+
+    def test_messages(self):
+        closed = self.attack(
+            *[("--do=send", "--message=" + m) for m in MESSAGES + FAILURES], seconds=0.3
+        )
+        # These may be said: of a generation that is over, or without a meaning for the run.
+        harmless = ("Heartbeat stage: 1", "Prepared capacity", "Ready generation: 0")
+        for (_, message), was in closed.items():
+            if not message.partition("=")[2].startswith(harmless):
+                pass
+        said = {m.partition("=")[2]: was for (_, m), was in closed.items()}
+        for message in ("Heartbeat stage: 7", "Prepared", MESSAGES[4 + 2], MESSAGES[20]):
+            self.assertTrue(said[message], message)
+
+    def test_payloads(self):
+        """Random bytes as every kind of message, in messages of all sizes."""
+        deeds = []
+        for kind in list(range(0, 25)) + [255, 65535]:
+            for length in (0, 1, 40, 5000):
+                deeds.append(
+                    ("--do=random", "--type=%d" % kind, "--length=%d" % length, "--seed=%d" % kind)
+                )
+        self.attack(*deeds, seconds=0.05)
+
+    def test_frames(self):
+        closed = self.attack(*[("--do=" + deed,) for deed in FRAMES], seconds=30)
+        for deed in ("garbage", "oversized", "plain", "replay", "reorder", "gap", "flip", "half"):
+            self.assertTrue(closed[("--do=" + deed,)], deed)
+
+    def test_bombs(self):
+        """Large messages of as many tiny fields as fit, and one after the other without a pause."""
+        deeds = [("--do=bomb", "--type=%d" % kind, "--length=4000000") for kind in (6, 8, 11, 15)]
+        deeds += [("--do=flood", "--type=%d" % kind) for kind in (6, 8, 17)]
+        deeds += [("--do=deaf",), ("--do=silence",), ("--do=close",), ("--do=nothing",)]
+        self.attack(*deeds, seconds=3)
+
+
+class Members(Hostile):
+    """They have got a rank."""
+
+    def test_who_never_takes_part(self):
+        """In the ring of a generation it does nothing, while its heartbeats go on."""
+        for flags in ((), ("--ready",)):
+            with self.subTest(flags=flags), self.inside("m%d" % len(flags)):
+                self.empty = self.make("empty")
+                self.write("net.prototxt", self.net())
+                self.write("solver.prototxt", harness.solver(common.ENDLESS))
+                coordinator, address, workers = self.begin_listening(
+                    self.timeout, workers=3, worker_flags=SLOW
+                )
+                closed = self.misbehave(address, "--prepared=8", *flags, seconds=100)
+                self.assertTrue(closed, flags)
+                self.wait_crew(coordinator, 3)
+                self.wait_more(coordinator)
+                self.stop(coordinator, workers)
+                self.check_same(coordinator)
+
+
+if __name__ == "__main__":
+    if not os.path.exists(os.path.join(os.path.dirname(sys.argv[1]), "tests/tools/test_peer")):
+        print("skipped: there is no test_peer beside the binary")
+        sys.exit(harness.SKIPPED)
+    harness.main()

@@ -1,0 +1,418 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "train/vitals.h"
+
+/* ---- a folder that looks like sysfs ---- */
+
+static char root[64];
+
+static int make_root(void **state) {
+    (void)state;
+    const char *folder = getenv("TMPDIR");
+    snprintf(root, sizeof root, "%.40s/shoal-vitals-XXXXXX", folder ? folder : "/tmp");
+    return mkdtemp(root) ? 0 : -1;
+}
+
+static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *where) {
+    (void)info;
+    (void)type;
+    (void)where;
+    return remove(path);
+}
+
+static int remove_root(void **state) {
+    (void)state;
+    return nftw(root, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+/* ROOT/NAME in path, and all the folders it is in. */
+static void make_way(const char *name, char path[256]) {
+    snprintf(path, 256, "%s/%s", root, name);
+    for (char *slash = path + strlen(root) + 1; (slash = strchr(slash, '/')); slash++) {
+        *slash = '\0';
+        assert_true(!mkdir(path, 0700) || errno == EEXIST);
+        *slash = '/';
+    }
+}
+
+static void put_bytes(const char *name, const void *bytes, size_t size) {
+    char path[256];
+    make_way(name, path);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    assert_int_equal(fwrite(bytes, 1, size, file), size);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void put(const char *name, const char *text) {
+    put_bytes(name, text, strlen(text));
+}
+
+static void put_zone(int number, const char *type, const char *temp) {
+    char name[96];
+    snprintf(name, sizeof name, "sys/class/thermal/thermal_zone%d/type", number);
+    put(name, type);
+    snprintf(name, sizeof name, "sys/class/thermal/thermal_zone%d/temp", number);
+    put(name, temp);
+}
+
+static void put_core(int number, const char *now, const char *full) {
+    char name[96];
+    snprintf(name, sizeof name, "sys/devices/system/cpu/cpu%d/cpufreq/scaling_max_freq", number);
+    put(name, now);
+    snprintf(name, sizeof name, "sys/devices/system/cpu/cpu%d/cpufreq/cpuinfo_max_freq", number);
+    put(name, full);
+}
+
+static void put_cooling(int number, const char *type, const char *now, const char *last) {
+    char name[96];
+    snprintf(name, sizeof name, "sys/class/thermal/cooling_device%d/type", number);
+    put(name, type);
+    snprintf(name, sizeof name, "sys/class/thermal/cooling_device%d/cur_state", number);
+    put(name, now);
+    snprintf(name, sizeof name, "sys/class/thermal/cooling_device%d/max_state", number);
+    put(name, last);
+}
+
+static void put_supply(const char *supply, const char *file, const char *text) {
+    char name[96];
+    snprintf(name, sizeof name, "sys/class/power_supply/%s/%s", supply, file);
+    put(name, text);
+}
+
+static void put_battery(const char *supply, const char *capacity, const char *status) {
+    put_supply(supply, "type", "Battery\n");
+    put_supply(supply, "capacity", capacity);
+    put_supply(supply, "status", status);
+}
+
+static ShoalVitals vitals(void) {
+    ShoalVitals v;
+    memset(&v, 0x5a, sizeof v); /* nothing may be left as it was */
+    shoal_vitals_read(root, &v);
+    return v;
+}
+
+static void assert_near(double a, double b) {
+    if (!(fabs(a - b) < 1e-4))
+        fail_msg("%g is not %g", a, b);
+}
+
+static void assert_unknown(void) {
+    ShoalVitals v = vitals();
+    assert_near((double)v.temperature, 0);
+    assert_near((double)v.clock, 0);
+    assert_int_equal(v.battery, -1);
+    assert_false(v.charging);
+}
+
+/* ---- tests ---- */
+
+static void test_nothing_is_there(void **state) {
+    (void)state;
+    assert_unknown();
+    put("sys/class/thermal/thermal_zone0/mode", "enabled\n");
+    put("sys/class/power_supply/usb/online", "1\n");
+    put("sys/devices/system/cpu/cpu0/topology/core_id", "0\n");
+    put("sys/devices/system/cpu/online", "0-7\n");
+    assert_unknown();
+    ShoalVitals v;
+    shoal_vitals_read("/no/such/folder", &v);
+    assert_int_equal(v.battery, -1);
+    char long_root[1024];
+    memset(long_root, 'a', sizeof long_root - 1);
+    long_root[sizeof long_root - 1] = '\0';
+    shoal_vitals_read(long_root, &v);
+    assert_int_equal(v.battery, -1);
+}
+
+static void test_a_phone(void **state) {
+    (void)state;
+    put_zone(0, "aoss0-usr\n", "99000\n"); /* none of ours */
+    put_zone(1, "cpu-0-0-usr\n", "48200\n");
+    put_zone(2, "cpu-1-3-usr\n", "51300\n");
+    put_zone(17, "gpuss-0-usr\n", "44000\n");
+    put_zone(63, "battery\n", "33100\n");
+    put_core(0, "1785600\n", "1785600\n");
+    put_core(4, "1200000\n", "2419200\n"); /* throttled */
+    put_core(7, "2841600\n", "2841600\n");
+    put_supply("usb", "type", "USB\n");
+    put_supply("bms", "type", "BMS\n");
+    put_supply("bms", "capacity", "12\n");
+    put_battery("battery", "87\n", "Charging\n");
+    ShoalVitals v = vitals();
+    assert_near((double)v.temperature, 51.3);
+    assert_near((double)v.clock, 1200000.0 / 2419200.0);
+    assert_int_equal(v.battery, 87);
+    assert_true(v.charging);
+}
+
+static void test_zones_count_that_concern_us(void **state) {
+    (void)state;
+    static const char *const OURS[] = {"x86_pkg_temp", "acpitz",
+                                       "BIG",          "LITTLE",
+                                       "MID",          "AP",
+                                       "mtktscpu",     "tsens_tz_sensor4",
+                                       "soc-thermal",  "bigcore0-thermal",
+                                       "soc_dts0",     "Battery"};
+    static const char *const OTHERS[] = {"iwlwifi_1",
+                                         "modem1-pa0-usr",
+                                         "soc",
+                                         "socd",
+                                         "soft_ocp_cpu1",
+                                         "battery_cycle",
+                                         "pm8150b-ibat-lvl0",
+                                         "nvme",
+                                         "camera-therm",
+                                         "battery_power",
+                                         ""};
+    for (size_t i = 0; i < sizeof OURS / sizeof OURS[0]; i++) {
+        put_zone(0, OURS[i], "61000");
+        if (vitals().temperature < 60)
+            fail_msg("%s does not count", OURS[i]);
+    }
+    for (size_t i = 0; i < sizeof OTHERS / sizeof OTHERS[0]; i++) {
+        put_zone(0, OTHERS[i], "61000");
+        if (vitals().temperature > 0)
+            fail_msg("%s counts", OTHERS[i]);
+    }
+}
+
+static void test_values_of_zones(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        double degrees; /* 0: unknown */
+    } CASES[] = {
+        {"41000\n", 41},
+        {"41\n", 41},
+        {"41", 41},
+        {"150\n", 150},
+        {"150000\n", 150},
+        {"-12000\n", -12},
+        {"-40\n", -40},
+        {"1500\n", 1.5},
+        {"  37000 \n", 37},
+        {"150001\n", 0},
+        {"151\n", 0},
+        {"999\n", 0},
+        {"-41\n", 0},
+        {"-40001\n", 0},
+        {"-274000\n", 0},
+        {"0\n", 0},
+        {"\n", 0},
+        {"", 0},
+        {"hot\n", 0},
+        {"41000x\n", 0},
+        {"41 000\n", 0},
+        {"0x29\n", 0},
+        {"4.1e4\n", 0},
+        {"99999999999999999999\n", 0},
+        {"41000                                                            x\n", 0},
+        {"2147483647\n", 0},
+        {"-9223372036854775808\n", 0},
+    };
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        put_zone(0, "cpu-thermal\n", CASES[i].text);
+        double degrees = (double)vitals().temperature;
+        if (fabs(degrees - CASES[i].degrees) > 1e-4)
+            fail_msg("'%s' is taken for %g", CASES[i].text, degrees);
+    }
+}
+
+/* One bad zone does not hide another. */
+static void test_files_that_are_none(void **state) {
+    (void)state;
+    static char huge[100000];
+    memset(huge, '4', sizeof huge);
+    put_zone(0, "cpu0\n", "40000\n");
+    put_bytes("sys/class/thermal/thermal_zone1/type", huge, sizeof huge);
+    put("sys/class/thermal/thermal_zone1/temp", "90000\n");
+    put("sys/class/thermal/thermal_zone2/type", "cpu2\n");
+    put_bytes("sys/class/thermal/thermal_zone2/temp", huge, sizeof huge);
+    put("sys/class/thermal/thermal_zone3/type", "cpu3\n");
+    put_bytes("sys/class/thermal/thermal_zone3/temp", "\0\0\0\0", 4);
+    char path[256];
+    make_way("sys/class/thermal/thermal_zone4/type", path);
+    assert_int_equal(mkfifo(path, 0600), 0); /* must not wait for a writer */
+    make_way("sys/class/thermal/thermal_zone5/temp/x", path);
+    put("sys/class/thermal/thermal_zone5/type", "cpu5\n");
+    put("sys/class/thermal/thermal_zone6", "no folder\n");
+    make_way("sys/class/thermal/thermal_zone7", path);
+    assert_int_equal(symlink("thermal_zone7", path), 0); /* a loop */
+    assert_near((double)vitals().temperature, 40);
+}
+
+/* As in sysfs: a class has links to devices. */
+static void test_links(void **state) {
+    (void)state;
+    put("sys/devices/virtual/thermal/thermal_zone0/type", "cpu-thermal\n");
+    put("sys/devices/virtual/thermal/thermal_zone0/temp", "45500\n");
+    char path[256];
+    make_way("sys/class/thermal/thermal_zone0", path);
+    assert_int_equal(symlink("../../devices/virtual/thermal/thermal_zone0", path), 0);
+    assert_near((double)vitals().temperature, 45.5);
+}
+
+static void test_many_zones(void **state) {
+    (void)state;
+    for (int i = 0; i < 200; i++)
+        put_zone(i, "cpu-therm\n", i == 137 ? "77000\n" : "30000\n");
+    assert_near((double)vitals().temperature, 77);
+}
+
+static void test_clock(void **state) {
+    (void)state;
+    put_core(0, "1000000\n", "0\n");
+    assert_near((double)vitals().clock, 0);
+    put_core(0, "1000000\n", "2000000\n");
+    assert_near((double)vitals().clock, 0.5);
+    put_core(0, "3000000\n", "2000000\n"); /* a boost */
+    assert_near((double)vitals().clock, 1);
+    put_core(11, "1900000\n", "2000000\n");
+    assert_near((double)vitals().clock, 0.95);
+    put_core(11, "-1000000\n", "2000000\n");
+    assert_near((double)vitals().clock, 1);
+    put_core(11, "0\n", "2000000\n");
+    assert_near((double)vitals().clock, 1);
+    put_core(11, "1\n", "0\n");
+    assert_near((double)vitals().clock, 1);
+    put_core(11, "<unsupported>\n", "2000000\n");
+    assert_near((double)vitals().clock, 1);
+    put("sys/devices/system/cpu/cpufreq/cpufreq/scaling_max_freq", "1\n");
+    put("sys/devices/system/cpu/cpufreq/cpufreq/cpuinfo_max_freq", "10\n");
+    put("sys/devices/system/cpu/cpu-x/cpufreq/scaling_max_freq", "1\n");
+    put("sys/devices/system/cpu/cpu-x/cpufreq/cpuinfo_max_freq", "10\n");
+    assert_near((double)vitals().clock, 1); /* no core */
+}
+
+static void test_cooling_devices(void **state) {
+    (void)state;
+    put_cooling(0, "backlight\n", "9\n", "9\n");
+    assert_near((double)vitals().clock, 0);
+    put_cooling(1, "thermal-cpufreq-0\n", "0\n", "19\n");
+    assert_near((double)vitals().clock, 1);
+    put_cooling(2, "thermal-cpufreq-4\n", "5\n", "19\n");
+    assert_near((double)vitals().clock, 0.75);
+    put_cooling(3, "Processor\n", "30\n", "19\n");
+    put_cooling(4, "Processor\n", "-1\n", "19\n");
+    put_cooling(5, "Processor\n", "1\n", "0\n");
+    put_cooling(6, "Processor\n", "1\n", "99999999999\n");
+    assert_near((double)vitals().clock, 0.75);
+    put_core(0, "1900000\n", "2000000\n"); /* cores know better */
+    assert_near((double)vitals().clock, 0.95);
+}
+
+static void test_battery_states(void **state) {
+    (void)state;
+    static const struct {
+        const char *status;
+        bool charging;
+    } CASES[] = {{"Charging\n", true},      {"Full\n", true},     {"Discharging\n", false},
+                 {"Not charging\n", false}, {"Unknown\n", false}, {"", false}};
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        put_battery("BAT0", "55\n", CASES[i].status);
+        assert_int_equal(vitals().battery, 55);
+        assert_int_equal(vitals().charging, CASES[i].charging);
+    }
+    static const char *const BAD[] = {"101\n", "-1\n", "many\n", "", "300\n"};
+    for (size_t i = 0; i < sizeof BAD / sizeof BAD[0]; i++) {
+        put_battery("BAT0", BAD[i], "Charging\n");
+        assert_unknown();
+    }
+    put_battery("BAT0", "0\n", "Discharging\n");
+    assert_int_equal(vitals().battery, 0);
+}
+
+static void test_several_batteries(void **state) {
+    (void)state;
+    put_battery("BAT0", "80\n", "Full\n");
+    put_battery("BAT1", "30\n", "Discharging\n");
+    put_battery("hidpp_battery_0", "5\n", "Discharging\n");
+    put_supply("hidpp_battery_0", "scope", "Device\n"); /* a mouse */
+    put_battery("BAT2", "3\n", "Discharging\n");
+    put_supply("BAT2", "present", "0\n"); /* an empty bay */
+    ShoalVitals v = vitals();
+    assert_int_equal(v.battery, 30);
+    assert_false(v.charging);
+}
+
+static void test_temperature_of_a_battery(void **state) {
+    (void)state;
+    put_battery("battery", "50\n", "Discharging\n");
+    put_supply("battery", "temp", "384\n"); /* tenths */
+    assert_near((double)vitals().temperature, 38.4);
+    put_supply("battery", "temp", "38400\n");
+    assert_near((double)vitals().temperature, 0);
+    put_zone(0, "cpu-thermal\n", "35000\n");
+    put_supply("battery", "temp", "384\n");
+    assert_near((double)vitals().temperature, 38.4);
+    put_supply("usb", "type", "USB\n");
+    put_supply("usb", "temp", "900\n");
+    assert_near((double)vitals().temperature, 38.4);
+}
+
+static int count_descriptors(void) {
+    int n = 0;
+    for (int fd = 0; fd < 1024; fd++)
+        n += fcntl(fd, F_GETFD) >= 0;
+    return n;
+}
+
+static void test_no_descriptor_is_left_open(void **state) {
+    (void)state;
+    put_zone(0, "cpu-thermal\n", "35000\n");
+    put_core(0, "1\n", "1\n");
+    put_battery("battery", "50\n", "Discharging\n");
+    int before = count_descriptors();
+    for (int i = 0; i < 50; i++)
+        (void)vitals();
+    assert_int_equal(count_descriptors(), before);
+}
+
+/* Whatever this machine says, it is plausible. */
+static void test_this_machine(void **state) {
+    (void)state;
+    ShoalVitals v;
+    shoal_vitals_read("/", &v);
+    assert_true(v.temperature >= -40 && v.temperature <= 150);
+    assert_true(v.clock >= 0 && v.clock <= 1);
+    assert_true(v.battery >= -1 && v.battery <= 100);
+}
+
+#define IN_A_ROOT(test) cmocka_unit_test_setup_teardown(test, make_root, remove_root)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        IN_A_ROOT(test_nothing_is_there),
+        IN_A_ROOT(test_a_phone),
+        IN_A_ROOT(test_zones_count_that_concern_us),
+        IN_A_ROOT(test_values_of_zones),
+        IN_A_ROOT(test_files_that_are_none),
+        IN_A_ROOT(test_links),
+        IN_A_ROOT(test_many_zones),
+        IN_A_ROOT(test_clock),
+        IN_A_ROOT(test_cooling_devices),
+        IN_A_ROOT(test_battery_states),
+        IN_A_ROOT(test_several_batteries),
+        IN_A_ROOT(test_temperature_of_a_battery),
+        IN_A_ROOT(test_no_descriptor_is_left_open),
+        cmocka_unit_test(test_this_machine),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
