@@ -5,6 +5,8 @@
 #   make demo       train LeNet on MNIST with four workers
 #   make test       every test, then again under the sanitizers, those of the kernels also for ARM
 #   make bench      training speed beside PyTorch and Caffe; BENCH="--help" tells more
+#   make bench-cluster  collectives beside Gloo and MPI, recovery, scaling, over shaped links (root)
+#   make MPI=1      the same as make, with --collective=mpi
 #   make install    PREFIX=/usr/local DESTDIR=
 #   make clean      remove the build folders
 
@@ -17,7 +19,8 @@ THREADED = ^(unit_base_pool|unit_collective_.*|unit_train_.*|cluster_.*)$$
 # Where the kernel randomises addresses too much for the thread sanitizer, without that.
 FIXED_ADDRESSES = $$(setarch -R true 2>/dev/null && echo setarch -R)
 
-.PHONY: all build deps demo test test-release test-asan test-tsan test-arm64 bench install clean
+.PHONY: all build deps demo test test-release test-asan test-tsan test-mpi test-arm64 bench \
+	bench-cluster soak install clean
 
 all: build
 
@@ -26,6 +29,7 @@ deps:
 
 build: deps
 	@[ -f build/build.ninja ] || cmake --preset release
+	@[ -z "$(MPI)" ] || { scripts/install_deps.sh mpi && cmake --preset release -DSHOAL_MPI=ON; }
 	cmake --build --preset release --parallel $(JOBS)
 
 demo:
@@ -48,16 +52,34 @@ test-tsan: test-asan
 	TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 \
 		$(FIXED_ADDRESSES) ctest --preset tsan --parallel $(JOBS) --tests-regex '$(THREADED)'
 
+test-mpi: test-tsan
+	@if scripts/install_deps.sh mpi; then set -e; for kind in openmpi mpich; do \
+		[ -f build-$$kind/build.ninja ] || cmake --preset $$kind; \
+		cmake --build --preset $$kind --parallel $(JOBS); ctest --preset $$kind; done; \
+	else echo "test-mpi: left out: Open MPI and MPICH cannot be installed here"; fi
+
 # On an ARM machine the tests above are these.
-test-arm64: test-tsan
+test-arm64: test-mpi
 	@[ "$$(uname -m)" = aarch64 ] || scripts/test_arm64.sh $(JOBS)
 
 # BENCH: flags of bench/run.py, such as BENCH="--nets resnet50 --rounds 5". CAFFE: a caffe binary.
 bench: build
 	python3 bench/run.py $(BENCH)
 
+# Needs root, for network namespaces. BENCH: flags of `bench/cluster.py allreduce`.
+bench-cluster: build
+	scripts/install_deps.sh bench-cluster
+	python3 bench/cluster.py rates
+	python3 bench/cluster.py allreduce $(BENCH)
+	python3 bench/cluster.py recovery
+	python3 bench/cluster.py scaling
+
+# An hour of failures.
+soak: build
+	python3 bench/cluster.py soak
+
 install: build
 	DESTDIR="$(DESTDIR)" cmake --install build --prefix "$(PREFIX)"
 
 clean:
-	rm -rf build build-asan build-tsan build-arm64
+	rm -rf build build-asan build-tsan build-arm64 build-openmpi build-mpich

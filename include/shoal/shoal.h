@@ -144,13 +144,16 @@ typedef struct ShoalTrainOptions {
     ShoalEngineOptions engine; /* threads 0: with own workers their part of the cores, else
                                   one for each of the fastest cores */
     int hash_interval;         /* compare the replicas every so many iterations; 0: 100 */
-    int heartbeat_timeout_ms;  /* silence after which a worker counts as lost; 0: 1000 */
+    int heartbeat_timeout_ms;  /* silence after which a worker counts as lost; 0: 1000, of own
+                                  workers 10000 */
     int stall_timeout_ms; /* a worker that computes without progress for so long is lost; 0: 30000
                            */
     const char *balance;  /* "on": shares follow the workers' measured speeds; "off": equal shares,
                              so that runs can be repeated to the bit; NULL: on with listen */
     const char *collective; /* "ring" (also NULL), or "mpi": every process of an MPI job calls
-                               shoal_train; workers and listen must be 0 then */
+                               shoal_train; workers and listen must be 0 then. A failure
+                               ends the whole job (MPI_Abort, exit code 1); rank 0 alone tells
+                               of events */
     const char *wire;       /* how gradients travel: "fp32" (also NULL), "fp16", "bf16" */
     int encrypt;            /* gradients and samples, too; control messages always are */
     const char *shuffle; /* "none" (also NULL): the records in Caffe's order; "global": all of them,

@@ -131,7 +131,7 @@ void shoal_panel_draw(ShoalPanel *panel, const char *title, const char *last_tes
 typedef struct ShoalScreen ShoalScreen;
 
 /* workers: that the run waits for at its begin; 0: none. */
-ShoalScreen *shoal_screen_create(int workers);
+ShoalScreen *shoal_screen_create(int workers, bool plain);
 void shoal_screen_destroy(ShoalScreen *screen);
 void shoal_screen_show(ShoalScreen *screen, const ShoalEvent *event);
 

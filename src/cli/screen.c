@@ -22,12 +22,12 @@ struct ShoalScreen {
     uint64_t generation;
 };
 
-ShoalScreen *shoal_screen_create(int workers) {
+ShoalScreen *shoal_screen_create(int workers, bool plain) {
     ShoalScreen *screen = calloc(1, sizeof *screen);
     if (!screen)
         return NULL;
     const char *term = getenv("TERM"), *no_colour = getenv("NO_COLOR");
-    screen->terminal = isatty(STDOUT_FILENO) && term && strcmp(term, "dumb") != 0;
+    screen->terminal = !plain && isatty(STDOUT_FILENO) && term && strcmp(term, "dumb") != 0;
     screen->panel.colour = screen->terminal && !(no_colour && no_colour[0]);
     screen->panel.size = 128 * 1024;
     screen->panel.text = malloc(screen->panel.size);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/error.h"
 #include "cli/cli.h"
@@ -17,7 +18,9 @@ static void on_event(void *context, const ShoalEvent *event) {
 
 static ShoalStatus train(ShoalTrainOptions *options, const char *log_json, ShoalError *error) {
     int expected = options->workers > 0 ? options->workers : options->listen ? 1 : 0;
-    Views views = {.screen = shoal_screen_create(expected)};
+    /* mpirun gives a terminal to processes whose output goes to a file. */
+    bool plain = options->collective && !strcmp(options->collective, "mpi");
+    Views views = {.screen = shoal_screen_create(expected, plain)};
     if (!views.screen)
         return shoal_error_memory(error, "the screen", 0);
     ShoalStatus status = SHOAL_OK;
@@ -102,7 +105,7 @@ static int run(int argc, char **argv) {
         {"check_interval", SHOAL_FLAG_COUNT, &options.hash_interval, "N",
          "compare the workers' weights every N iterations\n(default 100)"},
         {"heartbeat_timeout", SHOAL_FLAG_COUNT, &options.heartbeat_timeout_ms, "MS",
-         "milliseconds of silence after which a worker is\nlost (default 1000)"},
+         "milliseconds of silence after which a worker is\nlost (default 1000; with own workers 10000)"},
         {"stall-timeout", SHOAL_FLAG_COUNT, &options.stall_timeout_ms, "MS",
          "milliseconds without progress after which a worker\nis lost, though it is not silent "
          "(default 30000)"},

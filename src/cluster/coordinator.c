@@ -90,6 +90,7 @@ void shoal_cluster_destroy(ShoalCluster *cluster) {
     if (!cluster)
         return;
     shoal_failures_close(&cluster->failures);
+    shoal_failures_close(&cluster->obstacles);
     shoal_free(cluster->plans);
     shoal_free(cluster->queue);
     shoal_free(cluster->order);
@@ -265,7 +266,16 @@ static bool refuse_quarantined(ShoalCluster *cluster, uint64_t connection, const
                                const char *address) {
     char text[256];
     unsigned most = cluster->config.max_failures;
-    uint64_t wait_ms;
+    uint64_t wait_ms = shoal_failures_pause(
+        &cluster->obstacles, shoal_failures_identity(name, address), cluster->now_ms);
+    if (wait_ms > 0) {
+        snprintf(text, sizeof(text),
+                 "the others could not form a ring with it, or waited for it in vain; it may come "
+                 "back in %llu s",
+                 (unsigned long long)((wait_ms + 999) / 1000));
+        refuse(cluster, connection, false, text);
+        return true;
+    }
     unsigned count =
         shoal_failures_count(&cluster->failures, shoal_failures_identity(name, address),
                              cluster->now_ms, most, &wait_ms);
@@ -432,6 +442,8 @@ void shoal_cluster_progress(ShoalCluster *cluster, uint64_t now_ms, uint64_t con
     ShoalClusterWorker *worker = note_life(cluster, now_ms, connection);
     if (!worker || (worker->stage == stage && worker->progress == progress))
         return;
+    if (worker->progress != progress)
+        worker->got_on_ms = cluster->now_ms;
     worker->stage = stage;
     worker->progress = progress;
     worker->progress_ms = cluster->now_ms;

@@ -225,12 +225,13 @@ void shoal_cluster_tick(ShoalCluster *cluster, uint64_t now_ms);
 /* When the next tick is due; UINT64_MAX for never. */
 uint64_t shoal_cluster_deadline_ms(const ShoalCluster *cluster);
 
-/* There is one more round, after which `updates` updates are done; its number. It is issued when its
- * turn and the window allow. One that makes no update and is not alone is a part of an iteration:
- * candidates are let in, and a run goes on, only where an iteration begins. Rounds that are `alone`
- * (tests, snapshots) move no state: they follow each other freely, but are issued only when all
- * others before them are complete, and others only when they are: their results cannot be had again
- * once the weights have moved. What is added before the first START is forgotten by it. */
+/* There is one more round, after which `updates` updates are done; its number. It is issued when
+ * its turn and the window allow. One that makes no update and is not alone is a part of an
+ * iteration: candidates are let in, and a run goes on, only where an iteration begins. Rounds that
+ * are `alone` (tests, snapshots) move no state: they follow each other freely, but are issued only
+ * when all others before them are complete, and others only when they are: their results cannot be
+ * had again once the weights have moved. What is added before the first START is forgotten by it.
+ */
 uint64_t shoal_cluster_add_round(ShoalCluster *cluster, uint64_t updates, bool alone);
 
 /* How many rounds could be added now such that each would be issued at once: 0 unless RUNNING, and

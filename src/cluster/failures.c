@@ -3,6 +3,8 @@
 
 #include "base/memory.h"
 
+enum { FIRST_PAUSE_MS = 1000, LONGEST_PAUSE_MS = 300000 };
+
 /* FNV-1a: http://www.isthe.com/chongo/tech/comp/fnv/ */
 static uint64_t hash_text(uint64_t hash, const char *text) {
     for (; *text; text++)
@@ -66,6 +68,22 @@ unsigned shoal_failures_count(const ShoalFailures *failures, uint64_t who, uint6
             *wait_ms = failure->at_ms + SHOAL_FAILURES_HOUR_MS - now_ms;
     }
     return count;
+}
+
+uint64_t shoal_failures_pause(const ShoalFailures *failures, uint64_t who, uint64_t now_ms) {
+    uint64_t pause_ms = 0, last_ms = 0;
+    for (size_t i = 0; i < failures->count; i++) {
+        const ShoalFailure *failure = entry(failures, i);
+        if (failure->who != who || !is_recent(failure, now_ms))
+            continue;
+        last_ms = failure->at_ms;
+        pause_ms = pause_ms == 0                 ? FIRST_PAUSE_MS
+                   : pause_ms < LONGEST_PAUSE_MS ? 2 * pause_ms
+                                                 : pause_ms;
+    }
+    if (pause_ms > LONGEST_PAUSE_MS)
+        pause_ms = LONGEST_PAUSE_MS;
+    return now_ms - last_ms < pause_ms ? pause_ms - (now_ms - last_ms) : 0;
 }
 
 void shoal_failures_close(ShoalFailures *failures) {

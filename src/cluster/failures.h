@@ -32,6 +32,10 @@ bool shoal_failures_note(ShoalFailures *failures, uint64_t who, uint64_t at_ms);
 unsigned shoal_failures_count(const ShoalFailures *failures, uint64_t who, uint64_t now_ms,
                               unsigned most, uint64_t *wait_ms);
 
+/* How long after its last failure `who` has to wait, when each one within the hour doubles the
+ * pause: 1 s, 2 s, 4 s ... 5 minutes. */
+uint64_t shoal_failures_pause(const ShoalFailures *failures, uint64_t who, uint64_t now_ms);
+
 void shoal_failures_close(ShoalFailures *failures);
 
 #endif

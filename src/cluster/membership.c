@@ -345,26 +345,79 @@ static bool hangs(const ShoalCluster *cluster, unsigned rank) {
 
 static void lose_laggard(ShoalCluster *cluster, ShoalClusterWorker *worker) {
     char reason[96];
-    snprintf(reason, sizeof(reason), "not ready after %llu ms",
+    snprintf(reason, sizeof(reason), "%s after %llu ms",
+             worker->ready ? "no ring with it" : "not ready",
              (unsigned long long)cluster->config.form_timeout_ms);
-    shoal_cluster_lose_and_drop(cluster, worker, SHOAL_ERR_LOST, "took too long", reason);
+    shoal_cluster_lose_obstacle(cluster, worker, "took too long", reason);
 }
 
-/* Where it cannot be told who hangs, the one that came last goes: each time there is one less, so
- * this comes to an end, and who was innocent may come back. */
-void shoal_cluster_lose_laggards(ShoalCluster *cluster) {
-    unsigned n_hang = 0, n = cluster->n_members;
+void shoal_cluster_lose_obstacle(ShoalCluster *cluster, ShoalClusterWorker *worker,
+                                 const char *verb, const char *reason) {
+    const ShoalClusterInfo *info = &cluster->infos[worker - cluster->workers];
+    (void)shoal_failures_note(&cluster->obstacles,
+                              shoal_failures_identity(info->name, info->address), cluster->now_ms);
+    shoal_cluster_lose_and_drop(cluster, worker, SHOAL_ERR_LOST, verb, reason);
+}
+
+ShoalClusterWorker *shoal_cluster_last_unproven(ShoalCluster *cluster) {
     ShoalClusterWorker *last = NULL;
-    map_ranks(cluster);
-    for (unsigned r = 0; r < n; r++) {
-        ShoalClusterWorker *worker = &cluster->workers[cluster->order[r]];
-        n_hang += hangs(cluster, r);
-        if (!worker->ready && (!last || worker->worker_id > last->worker_id))
+    bool any_proven = false;
+    for (unsigned i = 0; i < cluster->n_workers; i++) {
+        ShoalClusterWorker *worker = &cluster->workers[i];
+        if (worker->rank < 0 || worker->gone)
+            continue;
+        any_proven = any_proven || worker->proven;
+        if (!worker->proven && (!last || worker->worker_id > last->worker_id))
             last = worker;
     }
+    return any_proven ? last : NULL;
+}
+
+/* It says that its ring is up, but neither of its neighbours does. */
+static bool claims(const ShoalCluster *cluster, unsigned rank) {
+    unsigned n = cluster->n_members;
+    return n > 2 && cluster->workers[cluster->order[rank]].ready &&
+           !cluster->workers[cluster->order[(rank + 1) % n]].ready &&
+           !cluster->workers[cluster->order[(rank + n - 1) % n]].ready;
+}
+
+/* Where it cannot be told who hangs, one goes that has never done anything, whatever it says; else
+ * who alone says that its ring is up; else the one that came last. Each time there is one less, so
+ * this comes to an end, and who was innocent may come back. */
+static ShoalClusterWorker *choose_laggard(ShoalCluster *cluster) {
+    ShoalClusterWorker *claimer = NULL, *last = NULL,
+                       *unproven = shoal_cluster_last_unproven(cluster);
+    for (unsigned r = 0; r < cluster->n_members; r++) {
+        ShoalClusterWorker *worker = &cluster->workers[cluster->order[r]];
+        ShoalClusterWorker **best = claims(cluster, r) ? &claimer : worker->ready ? NULL : &last;
+        if (best && (!*best || worker->worker_id > (*best)->worker_id))
+            *best = worker;
+    }
+    return unproven ? unproven : claimer ? claimer : last;
+}
+
+/* It has not got on with anything since the generation was formed, whatever it says. */
+static bool is_stuck(const ShoalCluster *cluster, unsigned rank) {
+    return cluster->workers[cluster->order[rank]].got_on_ms < cluster->formed_ms;
+}
+
+void shoal_cluster_lose_laggards(ShoalCluster *cluster) {
+    unsigned n_stuck = 0, n_hang = 0, n = cluster->n_members;
+    map_ranks(cluster);
+    for (unsigned r = 0; r < n; r++)
+        n_stuck += is_stuck(cluster, r);
+    if (n_stuck > 0 && n_stuck < n) {
+        for (unsigned r = 0; r < n; r++)
+            if (is_stuck(cluster, r))
+                lose_laggard(cluster, &cluster->workers[cluster->order[r]]);
+        return;
+    }
+    for (unsigned r = 0; r < n; r++)
+        n_hang += hangs(cluster, r);
     if (n_hang == 0 || n_hang == n) {
-        if (last)
-            lose_laggard(cluster, last);
+        ShoalClusterWorker *worker = choose_laggard(cluster);
+        if (worker)
+            lose_laggard(cluster, worker);
         return;
     }
     for (unsigned r = 0; r < n; r++)

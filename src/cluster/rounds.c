@@ -172,6 +172,7 @@ void shoal_cluster_note_done(ShoalCluster *cluster, ShoalClusterWorker *worker) 
     if (worker->done <= cluster->completed)
         cluster->n_behind--;
     worker->next++;
+    worker->proven = true;
     worker->done = worker->next;
     worker->progress_ms = cluster->now_ms;
 }
@@ -196,6 +197,7 @@ void shoal_cluster_complete_rounds(ShoalCluster *cluster) {
             return;
         action->round = cluster->completed;
         cluster->base = plan->updates;
+        cluster->stalls = 0;
         cluster->part_completed = plan->part;
         cluster->completed++;
         count_behind(cluster);
@@ -323,6 +325,22 @@ void shoal_cluster_end_stall(ShoalCluster *cluster) {
         shoal_cluster_lose_and_drop(cluster, worker, SHOAL_ERR_LOST, "was lost", reason);
         found = true;
     }
-    if (!found)
+    if (found)
+        return;
+    /* All wait for each other. A new ring may help, once; after that the others do without one that
+     * has never done anything, or else the last. Who is alone waits for itself. */
+    ShoalClusterWorker *worker = NULL;
+    bool hopeless = cluster->n_members == 1 || cluster->stalls > 0;
+    if (hopeless)
+        worker = shoal_cluster_last_unproven(cluster);
+    for (unsigned i = 0; hopeless && i < cluster->n_workers && !worker; i++)
+        if (!cluster->workers[i].gone && cluster->workers[i].rank + 1 == (int)cluster->n_members)
+            worker = &cluster->workers[i];
+    cluster->stalls++;
+    snprintf(reason, sizeof(reason), "all have waited for %llu ms",
+             (unsigned long long)cluster->config.stall_timeout_ms);
+    if (worker)
+        shoal_cluster_lose_obstacle(cluster, worker, "was lost", reason);
+    else
         shoal_cluster_form(cluster);
 }

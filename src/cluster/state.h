@@ -17,7 +17,7 @@ typedef struct ShoalClusterWorker {
     uint64_t connection;
     uint64_t heard_ms;
     uint64_t progress_ms; /* when it last got on, or got something to do */
-    uint64_t progress;
+    uint64_t progress, got_on_ms; /* its own count, and when that last changed */
     uint64_t member_of;    /* the newest generation that it is or was a member of; 0: none */
     uint64_t next;         /* the round that it reports next */
     uint64_t done;         /* the state that it holds has rounds 0 .. done - 1 behind it */
@@ -28,6 +28,7 @@ typedef struct ShoalClusterWorker {
     int blames; /* rank of whom it blames for its broken ring, or -1 */
     ShoalClusterStage stage;
     bool prepared;
+    bool proven;         /* it has done a round */
     bool ready, aborted; /* in the present generation */
     bool gone;           /* is taken out of the list at the end of the input */
 } ShoalClusterWorker;
@@ -54,6 +55,8 @@ struct ShoalCluster {
     ShoalClusterInfo *infos; /* [max_workers], likewise */
     unsigned n_workers, n_gone, n_prepared, next_worker_id;
     ShoalFailures failures;
+    ShoalFailures obstacles; /* who was lost because a generation did not come up, or stood still */
+    unsigned stalls;         /* how often all waited for each other since the last complete round */
 
     uint64_t generation;         /* the newest; 0: none */
     uint64_t first_generation;   /* the first one that was formed here; 0: none */
@@ -124,6 +127,13 @@ void shoal_cluster_lose_and_drop(ShoalCluster *cluster, ShoalClusterWorker *work
                                  ShoalStatus status, const char *verb, const char *reason);
 void shoal_cluster_break_rules(ShoalCluster *cluster, ShoalClusterWorker *worker,
                                const char *reason);
+/* The same for one that kept a generation from coming up or getting on: it has to stay away for a
+ * while, longer each time. */
+void shoal_cluster_lose_obstacle(ShoalCluster *cluster, ShoalClusterWorker *worker,
+                                 const char *verb, const char *reason);
+/* Of the members that have not done a round yet, the last that came; NULL: there is none, or no
+ * other kind. */
+ShoalClusterWorker *shoal_cluster_last_unproven(ShoalCluster *cluster);
 void shoal_cluster_sweep(ShoalCluster *cluster);   /* takes those that are gone off the list */
 void shoal_cluster_regroup(ShoalCluster *cluster); /* after a loss */
 void shoal_cluster_form(ShoalCluster *cluster);

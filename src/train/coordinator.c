@@ -16,6 +16,9 @@
 
 enum {
     DEFAULT_HEARTBEAT_TIMEOUT = 1000,
+    /* The end of an own worker shows in its connection; a machine that has too much to do for a
+     * moment must not change what is computed. */
+    DEFAULT_OWN_HEARTBEAT_TIMEOUT = 10000,
     DEFAULT_STALL_TIMEOUT = 30000,
     BEATS = 4,          /* heartbeats of a worker within the timeout */
     LEAST_BEAT_MS = 50, /* but not more often than this */
@@ -241,7 +244,8 @@ static ShoalStatus make_cluster(ShoalCoordinator *c) {
     const ShoalTrainOptions *options = c->options;
     unsigned expected = options->workers > 0 ? (unsigned)options->workers : 1;
     uint64_t timeout = options->heartbeat_timeout_ms > 0 ? (uint64_t)options->heartbeat_timeout_ms
-                                                         : DEFAULT_HEARTBEAT_TIMEOUT;
+                       : options->listen                 ? DEFAULT_HEARTBEAT_TIMEOUT
+                                                         : DEFAULT_OWN_HEARTBEAT_TIMEOUT;
     uint64_t stall =
         options->stall_timeout_ms > 0 ? (uint64_t)options->stall_timeout_ms : DEFAULT_STALL_TIMEOUT;
     c->heartbeat_ms = (unsigned)(timeout / BEATS > LEAST_BEAT_MS ? timeout / BEATS : LEAST_BEAT_MS);

@@ -37,12 +37,26 @@ bool shoal_coordinator_grow_peers(ShoalCoordinator *c) {
     return true;
 }
 
-void shoal_coordinator_add_peer(ShoalCoordinator *c, int fd) {
+/* Whoever belongs here says so at once: when there are too many strangers, the one that has been
+ * silent for longest makes room. */
+static void make_room_for_stranger(ShoalCoordinator *c) {
     int strangers = 0;
-    for (int i = 0; i < c->n_peers; i++)
-        strangers += !c->peers[i]->joined;
-    bool room = strangers < SHOAL_COORDINATOR_STRANGERS &&
-                (c->n_peers < c->peers_size || shoal_coordinator_grow_peers(c));
+    ShoalPeer *oldest = NULL;
+    for (int i = 0; i < c->n_peers; i++) {
+        ShoalPeer *peer = c->peers[i];
+        if (peer->joined || peer->broken)
+            continue;
+        strangers++;
+        if (!oldest || peer->id < oldest->id)
+            oldest = peer;
+    }
+    if (strangers >= SHOAL_COORDINATOR_STRANGERS)
+        shoal_coordinator_lose(c, oldest, "made room for others");
+}
+
+void shoal_coordinator_add_peer(ShoalCoordinator *c, int fd) {
+    make_room_for_stranger(c);
+    bool room = c->n_peers < c->peers_size || shoal_coordinator_grow_peers(c);
     ShoalPeer *peer = room ? shoal_calloc(1, sizeof *peer) : NULL;
     if (!peer || shoal_channel_create(fd, SHOAL_MESSAGE_LIMIT_STRANGER, &peer->channel, NULL)) {
         shoal_free(peer);
@@ -357,7 +371,7 @@ static bool ends_the_run(ShoalCoordinator *c, const ShoalPeer *peer, ShoalStatus
     bool begun = shoal_cluster_generation(c->cluster) > 0;
     if (!begun && c->children.count > 0)
         return status < 0;
-    if (!blames_the_job(status))
+    if (!blames_the_job(status) || (begun && shoal_cluster_rank(c->cluster, peer->id) < 0))
         return false;
     bool again = c->failed_peer && c->failed_peer != peer->id + 1 && !strcmp(c->failure, text);
     c->failed_peer = peer->id + 1;

@@ -139,6 +139,8 @@ void shoal_replica_forget(ShoalReplica *replica);
 void shoal_replica_cancel(ShoalReplica *replica, bool cancel);
 /* Any thread: what the replica is at. */
 ShoalClusterStage shoal_replica_stage(const ShoalReplica *replica);
+/* The replica's thread: has got on with something that is no round. */
+void shoal_replica_note_progress(ShoalReplica *replica);
 /* Any thread: grows with every piece of work. */
 unsigned long shoal_replica_progress(const ShoalReplica *replica);
 

@@ -48,6 +48,10 @@ void shoal_replica_cancel(ShoalReplica *replica, bool cancel) {
     atomic_store(&replica->cancel, cancel);
 }
 
+void shoal_replica_note_progress(ShoalReplica *replica) {
+    atomic_fetch_add_explicit(&replica->progress, 1, memory_order_relaxed);
+}
+
 unsigned long shoal_replica_progress(const ShoalReplica *replica) {
     return atomic_load_explicit(&replica->progress, memory_order_relaxed);
 }
@@ -73,7 +77,7 @@ static void idle_until(ShoalReplica *replica, uint64_t ns) {
         uint64_t left = ns - now;
         struct timespec nap = {.tv_nsec = (long)(left < NAP_NS ? left : NAP_NS)};
         nanosleep(&nap, NULL);
-        atomic_fetch_add_explicit(&replica->progress, 1, memory_order_relaxed);
+        shoal_replica_note_progress(replica);
     }
 }
 

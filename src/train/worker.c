@@ -299,6 +299,7 @@ static ShoalStatus connect_ring(Worker *worker, const ShoalOrder *order, ShoalEr
     if (!worker->replica)
         return shoal_error_set(err, SHOAL_ERR_PROTOCOL, "the coordinator sent no job");
     shoal_replica_cancel(worker->replica, false);
+    shoal_replica_note_progress(worker->replica); /* so that it is not taken for stuck */
     ShoalStatus status =
         shoal_ring_connect(worker->ring, &order->config, shoal_clock_ms() + RING_MS, err);
     if (!status)

@@ -300,7 +300,7 @@ class Cluster(harness.Case):
                 )
                 if event["event"] == "iteration" and "samples" in event:
                     self.assertTrue(recovering, event)
-                    self.assertLess(event["samples"], self.batch)
+                    self.assertLess(event["samples"], coordinator.events("start")[0]["batch"])
                     found.add(event["iter"])
                     told += 1
             self.assertLessEqual(told, AHEAD * len(self.lost(coordinator)))

@@ -108,9 +108,7 @@ class Equality(Base):
     def test_sample_order(self):
         for n in (2, 3):
             with self.subTest(ranks=n):
-                where = self.place(
-                    "o%d" % n, common.order_net(7), s=harness.solver(6, base_lr=0)
-                )
+                where = self.place("o%d" % n, common.order_net(7), s=harness.solver(6, base_lr=0))
                 process = self.mpi(n, "--solver=s.prototxt", folder=where)
                 want = [
                     [self.sums[(i * 7 + k) % len(self.sums)] for k in range(7)] for i in range(7)
@@ -279,7 +277,9 @@ class Ends(Base):
         victim = self.ranks(process)[1]
         os.kill(victim, signal.SIGSTOP)
         try:
-            found = common.poke(victim, struct.pack("<f", value) * 10, struct.pack("<f", value + 1e-7))
+            found = common.poke(
+                victim, struct.pack("<f", value) * 10, struct.pack("<f", value + 1e-7)
+            )
         except PermissionError:
             found = -1
         os.kill(victim, signal.SIGCONT)

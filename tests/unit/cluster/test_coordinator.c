@@ -1299,6 +1299,56 @@ static void test_stalls(void **state) {
     expect_nothing(cluster);
     shoal_cluster_tick(cluster, 2300);
     EXPECT_FORM(cluster, 2, 0, 1, 2);
+    /* When that does not help, they do without one that has never done a round; it has to wait
+     * before it may come back. */
+    for (unsigned i = 0; i < 3; i++)
+        ready(cluster, 2310, i, 0, i == 0 ? 1 : 0);
+    while (shoal_cluster_has_action(cluster)) {
+        ShoalClusterAction action;
+        shoal_cluster_next_action(cluster, &action);
+    }
+    add_updates(cluster, shoal_cluster_added(cluster), 1, 1);
+    expect(cluster, SHOAL_CLUSTER_ISSUE);
+    for (unsigned i = 0; i < 3; i++)
+        progress(cluster, 2320, i, SHOAL_CLUSTER_REDUCING, 3000);
+    shoal_cluster_tick(cluster, shoal_cluster_deadline_ms(cluster));
+    expect_drop(cluster, 2, SHOAL_ERR_LOST);
+    expect_lost(cluster, 2, "all have waited for 300 ms");
+    EXPECT_FORM(cluster, 3, 0, 1);
+    shoal_cluster_destroy(cluster);
+
+    /* Who is alone has nobody else to blame. */
+    config.expected = config.min_workers = 1;
+    cluster = started(&config, 1);
+    add_updates(cluster, 0, 1, 1);
+    expect_round(cluster, SHOAL_CLUSTER_ISSUE, 0);
+    shoal_cluster_tick(cluster, shoal_cluster_deadline_ms(cluster));
+    expect_drop(cluster, 0, SHOAL_ERR_LOST);
+    expect_lost(cluster, 0, "all have waited for 300 ms");
+    shoal_cluster_destroy(cluster);
+}
+
+/* Heartbeats alone are no life: who gets on with nothing after FORM is the one that is missing. */
+static void test_stuck_in_forming(void **state) {
+    (void)state;
+    ShoalClusterConfig config = BASE;
+    config.heartbeat_timeout_ms = 100000;
+    config.form_timeout_ms = 60;
+    ShoalCluster *cluster = create(&config);
+    for (unsigned i = 0; i < 3; i++)
+        join(cluster, 5, i);
+    for (unsigned i = 0; i < 3; i++)
+        progress(cluster, 6, i, SHOAL_CLUSTER_IDLE, 1);
+    for (unsigned i = 0; i < 3; i++)
+        prepared(cluster, 9, i);
+    EXPECT_FORM(cluster, 1, 0, 1, 2);
+    progress(cluster, 20, 0, SHOAL_CLUSTER_IDLE, 1);
+    progress(cluster, 20, 1, SHOAL_CLUSTER_IDLE, 2);
+    progress(cluster, 20, 2, SHOAL_CLUSTER_IDLE, 2);
+    shoal_cluster_tick(cluster, 9 + config.form_timeout_ms);
+    expect_drop(cluster, 0, SHOAL_ERR_LOST);
+    expect_lost(cluster, 0, "took too long while the ring was being formed");
+    EXPECT_FORM(cluster, 2, 1, 2);
     shoal_cluster_destroy(cluster);
 }
 
@@ -1782,6 +1832,7 @@ int main(void) {
         cmocka_unit_test(test_the_caller_was_asleep),
         cmocka_unit_test(test_laggards),
         cmocka_unit_test(test_stalls),
+        cmocka_unit_test(test_stuck_in_forming),
         cmocka_unit_test(test_blame_waits_for_the_culprit),
         cmocka_unit_test(test_two_that_lost_each_other),
         cmocka_unit_test(test_suspected_twice),
