@@ -248,7 +248,8 @@ static ShoalStatus make_cluster(ShoalCoordinator *c) {
                                                          : DEFAULT_OWN_HEARTBEAT_TIMEOUT;
     uint64_t stall =
         options->stall_timeout_ms > 0 ? (uint64_t)options->stall_timeout_ms : DEFAULT_STALL_TIMEOUT;
-    c->heartbeat_ms = (unsigned)(timeout / BEATS > LEAST_BEAT_MS ? timeout / BEATS : LEAST_BEAT_MS);
+    uint64_t beat = (timeout < stall ? timeout : stall) / BEATS;
+    c->heartbeat_ms = (unsigned)(beat > LEAST_BEAT_MS ? beat : LEAST_BEAT_MS);
     c->silence_ms = (unsigned)(5 * timeout > SILENCE_MS ? 5 * timeout : SILENCE_MS);
     const ShoalClusterConfig config = {
         .expected = expected,

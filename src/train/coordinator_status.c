@@ -86,7 +86,7 @@ const ShoalClusterStatus *shoal_coordinator_status(ShoalCoordinator *c, const Sh
         sum.held_records += peer->tally.held_records;
     }
     double rounds = c->tally_rounds > 0 ? c->tally_rounds : 1, each = shown ? rounds * shown : 1;
-    double records = sum.sent_records + sum.held_records;
+    double records = sum.sent_records + sum.held_records, before = c->status.cached;
     c->status = (ShoalClusterStatus){.workers = c->statuses,
                                      .n_workers = shown,
                                      .generation = shoal_coordinator_generation(c),
@@ -94,7 +94,8 @@ const ShoalClusterStatus *shoal_coordinator_status(ShoalCoordinator *c, const Sh
                                      .exposed_ms = sum.exposed_ns * 1e-6 / each,
                                      .samples_mb = sum.sent_bytes * 1e-6 / rounds,
                                      .reduced_mb = sum.bytes_sent * 1e-6 / each,
-                                     .cached = records > 0 ? sum.held_records / records : 0};
+                                     /* Rounds are sent ahead: there may be none. */
+                                     .cached = records > 0 ? sum.held_records / records : before};
     return &c->status;
 }
 

