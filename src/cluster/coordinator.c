@@ -149,8 +149,8 @@ static void note_time(ShoalCluster *cluster, uint64_t now_ms) {
     }
     if (now_ms <= cluster->now_ms)
         return;
-    if (now_ms - cluster->now_ms > timeout_ms &&
-        now_ms > shoal_cluster_after(shoal_cluster_deadline_ms(cluster), timeout_ms))
+    if (now_ms - cluster->now_ms > timeout_ms / 2 &&
+        now_ms > shoal_cluster_after(shoal_cluster_deadline_ms(cluster), timeout_ms / 4 + 1))
         forgive_silence(cluster, now_ms);
     cluster->now_ms = now_ms;
 }

@@ -1170,7 +1170,7 @@ static void test_the_caller_was_asleep(void **state) {
     shoal_cluster_destroy(cluster);
 
     cluster = running(&BASE, 1);
-    shoal_cluster_tick(cluster, 1010 + TIMEOUT);
+    shoal_cluster_tick(cluster, 1010 + TIMEOUT / 4);
     for (unsigned i = 0; i < 3; i++)
         expect_drop(cluster, i, SHOAL_ERR_LOST), expect_lost(cluster, i, "");
     expect(cluster, SHOAL_CLUSTER_PAUSE);
