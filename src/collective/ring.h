@@ -63,8 +63,8 @@ void shoal_ring_disconnect(ShoalRing *ring);
  * before connect, or after a failure, return SHOAL_ERR_STOPPED or the first failure's status. */
 ShoalCollective *shoal_ring_collective(ShoalRing *ring);
 
-/* The rank that the last failure points at, or -1. Closing runs round the ring, so this may be a
- * survivor that closed because of another: the coordinator knows better. */
+/* The rank that the last failure points at: a neighbour that fell silent or sent nonsense. -1:
+ * none; one that closed its connection has given up itself, most often because of another. */
 int shoal_ring_suspect(const ShoalRing *ring);
 
 void shoal_ring_destroy(ShoalRing *ring);

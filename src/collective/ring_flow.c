@@ -59,10 +59,18 @@ static uint16_t frame_flags(const ShoalRing *ring) {
     return ring->encrypt ? SHOAL_RING_FLAG_SEALED : 0;
 }
 
+/* A neighbour that closes has given up itself, most often because of another: that says nothing of
+ * who is to blame. One that falls silent, or sends nonsense, does. */
+static const char CLOSED[] = "it was closed";
+
+static const char *describe_errno(int number) {
+    return number == ECONNRESET || number == EPIPE ? CLOSED : strerror(number);
+}
+
 /* --- failure --------------------------------------------------------------------------------- */
 
 static ShoalStatus lose(ShoalRing *ring, unsigned rank, const char *reason, ShoalError *err) {
-    ring->suspect = (int)rank;
+    ring->suspect = reason == CLOSED ? -1 : (int)rank;
     return shoal_error_set(err, SHOAL_ERR_LOST,
                            "ring: the connection with rank %u of generation %llu is lost in "
                            "operation %llu: %s",
@@ -109,7 +117,7 @@ static bool send_some(ShoalRing *ring, int fd, struct iovec *parts, size_t n_par
     ring->flow.bytes_sent += *n;
     if (sent >= 0 || errno == EAGAIN || errno == EWOULDBLOCK)
         return true;
-    *reason = strerror(errno);
+    *reason = describe_errno(errno);
     return false;
 }
 
@@ -124,7 +132,7 @@ static bool receive_some(ShoalRing *ring, int fd, struct iovec *parts, size_t n_
     ring->flow.bytes_received += *n;
     if (got > 0 || (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)))
         return true;
-    *reason = got == 0 ? "it was closed" : strerror(errno);
+    *reason = got == 0 ? CLOSED : describe_errno(errno);
     return false;
 }
 

@@ -18,7 +18,7 @@ enum {
     DEFAULT_REJOIN_MS = 600000,
     DEFAULT_CACHE = 256 << 20,
     HANDSHAKE_MS = 10000,
-    RING_MS = 60000,
+    RING_MS = 5000, /* less than the coordinator waits: it is told who is missing */
     RETRY_MS = 200
 };
 
