@@ -14,7 +14,10 @@ JOBS ?= $(shell nproc)
 PREFIX ?= /usr/local
 
 # Tests that run more than one thread or process: these go under the thread sanitizer.
-THREADED = ^(unit_base_pool|unit_collective_.*|unit_train_.*|cluster_.*)$$
+THREADED = ^(unit_base_pool|unit_collective_.*|unit_train_.*|cluster_(equality|faults|resume|modes))$$
+
+# What tests the network between machines rather than the program: once is enough.
+NETWORK = ^cluster_(lab|netns)$$
 
 # Where the kernel randomises addresses too much for the thread sanitizer, without that.
 FIXED_ADDRESSES = $$(setarch -R true 2>/dev/null && echo setarch -R)
@@ -44,7 +47,7 @@ test-asan: test-release
 	@[ -f build-asan/build.ninja ] || cmake --preset asan
 	cmake --build --preset asan --parallel $(JOBS)
 	SHOAL_TEST_BRIEF=1 ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1 \
-		ctest --preset asan --parallel $(JOBS)
+		ctest --preset asan --parallel $(JOBS) --exclude-regex '$(NETWORK)'
 
 test-tsan: test-asan
 	@[ -f build-tsan/build.ninja ] || cmake --preset tsan
