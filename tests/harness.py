@@ -43,6 +43,12 @@ def main(needs_goldens=False):
     unittest.main(argv=[sys.argv[0]] + sys.argv[3:], verbosity=2)
 
 
+def is_sanitized():
+    """Was the binary built with a sanitizer? Then it is slow, and needs much memory."""
+    data = read_bytes(binary)
+    return b"__asan_init" in data or b"__tsan_init" in data
+
+
 def wait_for(what, check, process=None):
     """The first true value of check(); process must not end before."""
     deadline = time.monotonic() + PATIENCE

@@ -329,10 +329,11 @@ class Cluster(harness.Case):
         """Of order_net: every iteration had its samples, each at its place."""
         n = len(self.sums)
         for coordinator in coordinators:
-            # The forward pass after the last update is not of a run that was stopped.
+            # The forward pass after the last update is not of a run that was stopped. One that was
+            # killed may have printed an iteration that is not in the log.
             told, partial = [e["iter"] for e in coordinator.iterations()], self.partial(coordinator)
             found = sums_of(coordinator)
-            self.assertEqual(len(found), len(told))
+            self.assertIn(len(found) - len(told), (0, 1) if coordinator.returncode else (0,))
             for at, sums in zip(told, found):
                 want = [self.sums[(at * self.batch + k) % n] for k in range(self.batch)]
                 if at in partial:

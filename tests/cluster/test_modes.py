@@ -9,7 +9,7 @@ import common
 import harness
 
 
-class Modes(common.Cluster):
+class Disturbed(common.Cluster):
     def disturbed(self, *flags):
         """A run that loses two of four own workers."""
         process, workers = self.begin(*flags, workers=4)
@@ -21,6 +21,8 @@ class Modes(common.Cluster):
         self.check_lost(process, [workers[1], workers[3]])
         return process
 
+
+class Modes(Disturbed):
     def test_encrypted(self):
         self.check_same(self.disturbed("--encrypt"))
 
@@ -74,7 +76,7 @@ class Modes(common.Cluster):
         self.check_losses(calm, process, bound=4 * 2.0**-11)
 
 
-class Statistics(Modes):
+class Statistics(Disturbed):
     """Batch normalisation: its means are over a worker's share, so a run is another one with other
     shares. But all replicas hold the same, and nothing is lost: it learns."""
 
@@ -111,9 +113,6 @@ class Statistics(Modes):
             self.wait_more(coordinator, 15)
         self.stop(coordinator, workers)
         self.check_same(coordinator)
-
-    test_encrypted = test_16_bits = test_shuffled = test_all_at_once = None
-    test_iterations_of_several_passes = None
 
 
 class Order(common.Cluster):
@@ -180,7 +179,8 @@ class Caches(common.Cluster):
         self.wait_more(coordinator, count * self.epoch)
 
     def begin_cached(self, *flags, workers=1, size="1M"):
-        coordinator = self.listen(*flags, workers=workers)
+        # Shares that follow speeds would move samples.
+        coordinator = self.listen("--balance=off", *flags, workers=workers)
         self.where = self.address(coordinator)
         joined = []
         for i in range(workers):
@@ -198,12 +198,13 @@ class Caches(common.Cluster):
         )
 
     def test_second_epoch(self):
-        """All samples are sent once, whoever gets them then."""
+        """Samples stay with the workers that have got them, as far as the shares allow that."""
         coordinator, workers = self.begin_cached(workers=3)
         self.wait_epochs(coordinator)
         self.stop(coordinator, workers)
-        self.assertGreater(self.cached(coordinator, 0, 5)[0], 0)
-        self.assertEqual(self.cached(coordinator, -8), (0, 1))
+        first, last = self.cached(coordinator, 0, 8), self.cached(coordinator, -8)
+        self.assertLess(last[0], 0.25 * first[0])
+        self.assertGreater(last[1], 0.75)
         self.check_same(coordinator)
 
     def test_only_worker_restarted(self):
@@ -241,7 +242,7 @@ class Caches(common.Cluster):
                 # The others hold all by now; it brings its own part, or gets what it has to do.
                 # Shares may still change a little, and what moves is sent.
                 self.wait_epochs(coordinator, 3)
-                self.assertGreater(self.cached(coordinator, -8)[1], 0.9)
+                self.assertGreater(self.cached(coordinator, -8)[1], 0.75)
                 self.stop(coordinator, workers)
                 self.check_same(coordinator, flags=flags)
 

@@ -276,7 +276,7 @@ class Many(Lab):
         }
 
     def test_lose_many_and_regain_them(self):
-        if os.environ.get("SHOAL_TEST_BRIEF") == "1":
+        if os.environ.get("SHOAL_TEST_BRIEF") == "1" or harness.is_sanitized():
             self.skipTest("too slow under sanitizers")
         lab = self.make_lab(self.many)
         coordinator = self.listen_on(
