@@ -290,15 +290,18 @@ static void lose_suspect(ShoalCluster *cluster, ShoalClusterWorker *worker) {
     snprintf(reason, sizeof(reason),
              "neighbours in the ring lost their connection to it twice within a minute (%.256s)",
              cluster->abort_text);
-    shoal_cluster_lose_and_drop(cluster, worker, SHOAL_ERR_LOST, "was lost", reason);
+    shoal_cluster_lose_obstacle(cluster, worker, "was lost", reason);
 }
 
-/* Of two that lost each other, the one that someone else has lost before; when it is the same pair
+/* Of two that lost each other again, the one that has not done a round yet, since the other may
+ * hold the newest state; else the one that someone else has lost before; when it is the same pair
  * again, the one that came later. */
 static ShoalClusterWorker *choose_suspect(const ShoalCluster *cluster, ShoalClusterWorker *a,
                                           ShoalClusterWorker *b) {
     bool again_a = is_suspected(a, cluster->aborted_ms);
     bool again_b = is_suspected(b, cluster->aborted_ms);
+    if ((again_a || again_b) && a->proven != b->proven)
+        return a->proven ? b : a;
     if (!again_a || !again_b)
         return again_a ? a : again_b ? b : NULL;
     bool other_a = a->suspected_by != b->worker_id + 1;
@@ -319,7 +322,7 @@ void shoal_cluster_settle_blame(ShoalCluster *cluster) {
         if (mutual)
             lost = choose_suspect(cluster, suspect, by);
         else if (is_suspected(suspect, cluster->aborted_ms))
-            lost = suspect;
+            lost = suspect->proven && !by->proven ? by : suspect;
         suspect_worker(cluster, suspect, by);
         if (mutual)
             suspect_worker(cluster, by, suspect);
