@@ -114,7 +114,7 @@ class Guests(Hostile):
         self.attack(*deeds, seconds=0.05)
 
     def test_frames(self):
-        closed = self.attack(*[("--do=" + deed,) for deed in FRAMES], seconds=30)
+        closed = self.attack(*[("--do=" + deed,) for deed in FRAMES], seconds=12)
         for deed in ("garbage", "oversized", "plain", "replay", "reorder", "gap", "flip", "half"):
             self.assertTrue(closed[("--do=" + deed,)], deed)
 
@@ -123,7 +123,7 @@ class Guests(Hostile):
         deeds = [("--do=bomb", "--type=%d" % kind, "--length=4000000") for kind in (CHUNK, READY, REPORT)]
         deeds += [("--do=flood", "--type=%d" % kind) for kind in (CHUNK, HEARTBEAT, HOLDINGS)]
         deeds += [("--do=deaf",), ("--do=silence",), ("--do=close",), ("--do=nothing",)]
-        self.attack(*deeds, seconds=3)
+        self.attack(*deeds, seconds=10)
 
 
 class Members(Hostile):
