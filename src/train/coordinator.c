@@ -20,14 +20,15 @@ enum {
      * moment must not change what is computed. */
     DEFAULT_OWN_HEARTBEAT_TIMEOUT = 10000,
     DEFAULT_STALL_TIMEOUT = 30000,
-    BEATS = 4,          /* heartbeats of a worker within the timeout */
-    LEAST_BEAT_MS = 50, /* but not more often than this */
-    SILENCE_MS = 10000, /* of the coordinator, at least: it may have a large file to write */
-    JOIN_MS = 60000,    /* for own workers */
-    JOIN_HOLD_MS = 200, /* one who joins waits so long for others */
-    SETTLE_MS = 3000,   /* nobody else comes back after the coordinator was started again */
-    FORM_MS = 10000,    /* for the ring of a generation */
-    POLL_MS = 100,      /* at least so often the stop flag is looked at */
+    BEATS = 4,           /* heartbeats of a worker within the timeout */
+    LEAST_BEAT_MS = 50,  /* but not more often than this */
+    SILENCE_MS = 10000,  /* of the coordinator, at least: it may have a large file to write */
+    JOIN_MS = 60000,     /* for own workers */
+    JOIN_HOLD_MS = 200,  /* one who joins waits so long for others */
+    SETTLE_MS = 3000,    /* nobody else comes back after the coordinator was started again */
+    FORM_MS = 10000,     /* for the ring of a generation */
+    POLL_MS = 100,       /* at least so often the stop flag is looked at */
+    FRAMES_AT_ONCE = 32, /* of one peer: one that floods must not keep the others unheard */
     GOODBYE_MS = 5000
 };
 
@@ -45,8 +46,14 @@ static ShoalStatus advance(ShoalCoordinator *c) {
 
 /* ---- the loop ---- */
 
+/* peer->more: there may be frames left that poll() does not tell of. */
 static void read_peer(ShoalCoordinator *c, ShoalPeer *peer) {
-    while (!peer->broken && c->err->status == SHOAL_OK) {
+    peer->more = false;
+    for (int i = 0; !peer->broken && c->err->status == SHOAL_OK; i++) {
+        if (i == FRAMES_AT_ONCE) {
+            peer->more = true;
+            return;
+        }
         ShoalChannelEvent event;
         ShoalFrame frame;
         ShoalError err = {0};
@@ -80,6 +87,9 @@ static void accept_all(ShoalCoordinator *c) {
 }
 
 static int poll_timeout(const ShoalCoordinator *c) {
+    for (int i = 0; i < c->n_peers; i++)
+        if (c->peers[i]->more)
+            return 0;
     int timeout = shoal_socket_timeout_ms(shoal_cluster_deadline_ms(c->cluster));
     return timeout < 0 || timeout > POLL_MS ? POLL_MS : timeout;
 }
@@ -92,13 +102,13 @@ static void poll_once(ShoalCoordinator *c) {
         c->polls[i + 1] = (struct pollfd){.fd = shoal_channel_fd(c->peers[i]->channel),
                                           .events = (short)(POLLIN | out)};
     }
-    if (poll(c->polls, (nfds_t)n + 1, poll_timeout(c)) > 0) {
-        for (int i = 0; i < n; i++)
-            if (c->polls[i + 1].revents & (POLLIN | POLLHUP | POLLERR))
-                read_peer(c, c->peers[i]);
-        if (c->polls[0].revents & POLLIN)
-            accept_all(c);
-    }
+    if (poll(c->polls, (nfds_t)n + 1, poll_timeout(c)) < 0)
+        return;
+    for (int i = 0; i < n; i++)
+        if (c->peers[i]->more || c->polls[i + 1].revents & (POLLIN | POLLHUP | POLLERR))
+            read_peer(c, c->peers[i]);
+    if (c->polls[0].revents & POLLIN)
+        accept_all(c);
 }
 
 /* A worker that hears nothing for long looks for another connection. */

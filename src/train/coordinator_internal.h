@@ -37,6 +37,7 @@ typedef struct ShoalPeer {
     ShoalChannel *channel;
     ShoalGreeting greeting;
     bool joined, broken;
+    bool more;            /* it may have said more than was read in its turn */
     uint64_t deadline_ms; /* for the greeting */
     ShoalJoinInfo info;   /* since it has joined */
     char name[96];        /* for people */
@@ -63,7 +64,7 @@ typedef struct ShoalCoordinator {
     ShoalCluster *cluster;
     ShoalAuthKey key;
     uint64_t session;
-    bool adopt; /* workers' states of an earlier run count */
+    bool adopt;                /* workers' states of an earlier run count */
     uint64_t first_generation; /* the number of the first one; 0: none yet */
     ShoalWireFormat format;
     int listen_fd;
