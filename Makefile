@@ -2,8 +2,10 @@
 # A thin front of CMake and its presets; see README.md.
 #
 #   make            install what is missing, build into build/
+#   make phone      build one static program for phones (and one for emulators) into build/phone/
 #   make demo       train LeNet on MNIST with four workers
-#   make test       every test, then again under the sanitizers, those of the kernels also for ARM
+#   make test       every test, then again under the sanitizers, those of the kernels also for ARM,
+#                   and the programs for phones
 #   make bench      training speed beside PyTorch and Caffe; BENCH="--help" tells more
 #   make bench-cluster  collectives beside Gloo and MPI, recovery, scaling, over shaped links (root)
 #   make MPI=1      the same as make, with --collective=mpi
@@ -22,8 +24,14 @@ NETWORK = ^cluster_(lab|netns)$$
 # Where the kernel randomises addresses too much for the thread sanitizer, without that.
 FIXED_ADDRESSES = $$(setarch -R true 2>/dev/null && echo setarch -R)
 
-.PHONY: all build deps demo test test-release test-asan test-tsan test-mpi test-arm64 bench \
-	bench-cluster soak install clean
+# Processors of phones that programs are built for here.
+PHONES = aarch64 $(if $(filter x86_64,$(shell uname -m)),x86_64)
+
+# Bytes that the program for aarch64 may have.
+PHONE_LIMIT = 3000000
+
+.PHONY: all build deps phone demo test test-release test-asan test-tsan test-mpi test-arm64 \
+	test-phone bench bench-cluster soak install clean
 
 all: build
 
@@ -35,12 +43,25 @@ build: deps
 	@[ -z "$(MPI)" ] || { scripts/install_deps.sh mpi && cmake --preset release -DSHOAL_MPI=ON; }
 	cmake --build --preset release --parallel $(JOBS)
 
+# `shoal deploy` looks for them beside the program.
+phone:
+	@scripts/install_deps.sh phone
+	@[ "$$(uname -m)" = aarch64 ] || scripts/phone_sysroot.sh
+	@set -e; mkdir -p build/phone; for arch in $(PHONES); do \
+		[ -f build-phone-$$arch/build.ninja ] || cmake --preset phone-$$arch; \
+		cmake --build --preset phone-$$arch --parallel $(JOBS); \
+		cmp -s build-phone-$$arch/shoal build/phone/shoal-$$arch || \
+			install build-phone-$$arch/shoal build/phone/shoal-$$arch; done
+	@[ $$(stat -c %s build/phone/shoal-aarch64) -lt $(PHONE_LIMIT) ] || \
+		{ echo "build/phone/shoal-aarch64 has $(PHONE_LIMIT) bytes or more" >&2; exit 1; }
+
 demo:
 	@scripts/demo.sh
 
-test: test-arm64
+test: test-phone
 
 test-release: build
+	@scripts/install_deps.sh test || echo "test: some tests will say what they lack, and be left out"
 	ctest --preset release --parallel $(JOBS)
 
 test-asan: test-release
@@ -65,6 +86,9 @@ test-mpi: test-tsan
 test-arm64: test-mpi
 	@[ "$$(uname -m)" = aarch64 ] || scripts/test_arm64.sh $(JOBS)
 
+test-phone: test-arm64 phone
+	@scripts/test_phone.sh
+
 # BENCH: flags of bench/run.py, such as BENCH="--nets resnet50 --rounds 5". CAFFE: a caffe binary.
 bench: build
 	python3 bench/run.py $(BENCH)
@@ -85,4 +109,4 @@ install: build
 	DESTDIR="$(DESTDIR)" cmake --install build --prefix "$(PREFIX)"
 
 clean:
-	rm -rf build build-asan build-tsan build-arm64 build-openmpi build-mpich
+	rm -rf build build-asan build-tsan build-arm64 build-openmpi build-mpich build-phone-*

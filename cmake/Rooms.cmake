@@ -55,6 +55,9 @@ function(shoal_room name)
     ${CMAKE_CURRENT_SOURCE_DIR}/src ${CMAKE_CURRENT_BINARY_DIR}/generated)
   target_compile_definitions(objects_${name} PUBLIC _GNU_SOURCE)
   target_compile_options(objects_${name} PRIVATE ${SHOAL_WARNINGS})
+  if(SHOAL_PHONE)
+    target_compile_options(objects_${name} PRIVATE -ffunction-sections -fdata-sections)
+  endif()
   # The same sums on every machine: no contraction that the source does not spell. Nobody asks errno
   # about arithmetic, and without it square roots vectorise.
   target_compile_options(objects_${name} PRIVATE -ffp-contract=off -fno-math-errno)
@@ -101,14 +104,44 @@ function(shoal_library)
           DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 endfunction()
 
+# The program, as one file that starts on an Android phone; its segments suit pages of 4, 16 and 64
+# KiB. What phone_start.c does before the C library is up must not look for a stack's guard.
+function(shoal_phone_program)
+  set_source_files_properties(src/cli/phone_start.c PROPERTIES COMPILE_OPTIONS
+    "-fno-stack-protector;-fno-sanitize=all")
+  target_compile_definitions(shoal PRIVATE SHOAL_PHONE)
+  target_link_options(shoal PRIVATE -static-pie -Wl,-e,shoal_phone_start
+    -Wl,--wrap=pthread_sigmask -Wl,--gc-sections -Wl,--fatal-warnings -s
+    -Wl,-z,max-page-size=65536 -Wl,-z,noexecstack -Wl,-z,relro -Wl,-z,now)
+  if(CMAKE_SYSTEM_PROCESSOR STREQUAL x86_64)
+    # Debian's static libxxhash has not the functions that choose an instruction set.
+    foreach(name XXH3_64bits XXH3_64bits_withSeed)
+      target_link_options(shoal PRIVATE -Wl,--undefined=${name}
+        -Wl,--defsym=${name}_dispatch=${name})
+    endforeach()
+  endif()
+endfunction()
+
 # The binary build/shoal: the command line over libshoal.
 function(shoal_program)
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/src/cli/*.c)
+  if(SHOAL_PHONE)
+    list(FILTER sources EXCLUDE REGEX "/qr\\.c$") # phone_start.c has what stands for it
+  else()
+    list(FILTER sources EXCLUDE REGEX "/phone_start\\.c$")
+  endif()
   add_executable(shoal ${sources})
   target_include_directories(shoal PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/src)
   target_compile_definitions(shoal PRIVATE _GNU_SOURCE)
   target_compile_options(shoal PRIVATE ${SHOAL_WARNINGS})
   target_link_libraries(shoal PRIVATE shoal_static PkgConfig::JANSSON)
+  if(SHOAL_PHONE)
+    shoal_phone_program()
+  else()
+    target_link_libraries(shoal PRIVATE PkgConfig::QRENCODE)
+  endif()
   install(TARGETS shoal)
+  # What `make phone` has built, where `shoal deploy` finds it.
+  install(DIRECTORY ${CMAKE_BINARY_DIR}/phone DESTINATION lib/shoal OPTIONAL USE_SOURCE_PERMISSIONS)
   install(FILES docs/shoal.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
 endfunction()

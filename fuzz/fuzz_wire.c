@@ -61,7 +61,7 @@ static void fuzz_check_info(const ShoalJoinInfo *info) {
     fuzz_check_text(info->info.name, sizeof info->info.name);
     fuzz_check_text(info->info.address, sizeof info->info.address);
     fuzz_check_text(info->cpu, sizeof info->cpu);
-    if (info->info.ring_port == 0 || info->cores < 0 || info->threads < 0 ||
+    if ((!info->probe && info->info.ring_port == 0) || info->cores < 0 || info->threads < 0 ||
         info->current_step > INT32_MAX || info->version.updates > INT32_MAX ||
         (info->version.held && !info->has_job_id) ||
         info->info.generation < info->version.generation || info->info.generation + 1 == 0)

@@ -41,6 +41,8 @@ typedef enum ShoalEventKind {
     SHOAL_EVENT_SNAPSHOT,   /* text: a file that was written */
     SHOAL_EVENT_JOINED,     /* a worker has joined; text: who; n_workers: members from now on */
     SHOAL_EVENT_LOST,       /* a worker is lost; text: who and why */
+    SHOAL_EVENT_RESTING,    /* a worker left to rest, and will come back; text: who and why;
+                               n_workers */
     SHOAL_EVENT_PAUSED,     /* too few workers are left; text */
     SHOAL_EVENT_GENERATION, /* the members are others than before: generation, n_workers */
     SHOAL_EVENT_RECOVERED,  /* the first iteration (or test) after a loss is complete; recovery_s */
@@ -63,14 +65,24 @@ typedef struct ShoalWorkerStatus {
                                                communication: only while nothing was computed */
     double temperature;                     /* degrees Celsius of its hottest part; 0: unknown */
     double clock;                           /* part of its full clock that it may use; 0: unknown */
+    double battery_temperature;             /* degrees Celsius; 0: unknown */
+    double duty;                            /* 0 .. 1: part of the time that it lets itself compute
+                                               to stay cool; 1: all */
     int battery;                            /* percent; -1: unknown or none */
     int charging;                           /* 0 or 1 */
 } ShoalWorkerStatus;
+
+/* A worker that has left to rest, and will come back. */
+typedef struct ShoalRestingStatus {
+    const char *name, *reason;
+} ShoalRestingStatus;
 
 /* The cluster during the last displayed span. */
 typedef struct ShoalClusterStatus {
     const ShoalWorkerStatus *workers; /* by rank */
     int n_workers;
+    const ShoalRestingStatus *resting;
+    int n_resting;
     uint64_t generation;                 /* number of the membership, from 1 */
     double communication_ms, exposed_ms; /* an iteration, mean over workers: sums were under way;
                                             of that, the computation stood still */
@@ -100,6 +112,8 @@ typedef struct ShoalEvent {
     int n_workers;                     /* START, JOINED, LOST, GENERATION */
     uint64_t generation;               /* GENERATION, RECOVERED */
     double recovery_s;                 /* RECOVERED: from the first loss until now */
+    const char *command; /* WAITING: what to run on a phone, secret included; NULL: the
+                            caller has made the secret himself */
     const char *text;
 } ShoalEvent;
 
@@ -139,6 +153,8 @@ typedef struct ShoalTrainOptions {
                                   while; 0: any number */
     const char *listen;        /* "ADDR:PORT": wait there for workers from other machines instead of
                                   starting them here */
+    const char *announce; /* "on": answer those who look for a coordinator on the local network;
+                             "off"; NULL: on with a listen beyond this machine */
     const char *token; /* secret that workers must know; NULL: made up, and given to own workers */
     const char *program;       /* the shoal binary, to start own workers with; NULL: this program */
     ShoalEngineOptions engine; /* threads 0: with own workers their part of the cores, else
@@ -170,14 +186,31 @@ SHOAL_API ShoalStatus shoal_train(const ShoalTrainOptions *options, ShoalError *
 
 /* ---- working for a coordinator ---- */
 
+/* What a worker does for its device. It computes less, or rests for a while and comes back; the
+ * coordinator is told. */
+typedef struct ShoalCareSettings {
+    float max_temp; /* degrees Celsius of the processor; 0: a little below the kernel's own limit,
+                       where that is told, else 80 on ARM; negative: no limit */
+    float max_battery_temp; /* degrees Celsius; 0: 45; negative: no limit */
+    int min_battery;        /* percent, while it is not charged; 0: 15; negative: no limit */
+    int charge_limit;       /* charge the battery no further, percent, where the system lets us say
+                               so, and tell where it does not; 0: leave it alone */
+    int rest_used;          /* rest while the screen is on */
+    int rest_unplugged;     /* rest while no charger is connected */
+} ShoalCareSettings;
+
 typedef struct ShoalWorkerOptions {
-    const char *join;  /* "ADDR:PORT" of the coordinator */
+    const char *join;  /* "ADDR:PORT" of the coordinator; NULL: with discover, look for it */
+    int discover;      /* look for a coordinator on the local network; what is found must know the
+                          token, too */
     const char *token; /* the cluster's secret */
     const char *name;  /* for people, and to tell workers of one machine apart; NULL: host name */
     const char *cache_dir; /* folder for samples that were received, so that they are there when
                               this worker comes back; NULL: they are kept in memory */
-    long long cache_bytes; /* most bytes of them; 0: 256 MiB; negative: none are kept */
+    long long cache_bytes; /* most bytes of them; 0: 256 MiB, in memory at most an eighth of what is
+                              free; negative: none are kept */
     ShoalEngineOptions engine;
+    ShoalCareSettings care;
     int pace;            /* compute no more than so many images a second; 0: as fast as possible */
     int join_timeout_ms; /* to reach the coordinator; 0: 10000 */
     int rejoin_timeout_ms; /* to reach it again, once it was reached; 0: 600000; negative: does not

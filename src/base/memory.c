@@ -5,9 +5,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/sysinfo.h>
 
 #include "base/cgroup.h"
-#include <sys/mman.h>
+#include "base/system.h"
 
 /* Blocks from this size on are compared with the memory that is free. */
 #define LARGE_BYTES ((size_t)64 << 20)
@@ -45,7 +47,9 @@ static unsigned long long kilobytes(const char *line, const char *name) {
 
 static void read_meminfo(unsigned long long *total, unsigned long long *available) {
     *total = *available = 0;
-    FILE *file = fopen("/proc/meminfo", "re");
+    char path[4096];
+    int n = snprintf(path, sizeof path, "%s/proc/meminfo", shoal_system_root());
+    FILE *file = n > 0 && (size_t)n < sizeof path ? fopen(path, "re") : NULL;
     if (!file)
         return;
     char line[256];
@@ -59,8 +63,19 @@ static void read_meminfo(unsigned long long *total, unsigned long long *availabl
     fclose(file);
 }
 
+/* Where a phone shows no /proc: less exact, since caches do not count as free. */
+static void ask_system(unsigned long long *total, unsigned long long *available) {
+    struct sysinfo info;
+    if (sysinfo(&info))
+        return;
+    *total = (unsigned long long)info.totalram * info.mem_unit;
+    *available = ((unsigned long long)info.freeram + info.bufferram) * info.mem_unit;
+}
+
 void shoal_memory_system(unsigned long long *total, unsigned long long *available) {
     read_meminfo(total, available);
+    if (!*total)
+        ask_system(total, available);
     unsigned long long limit, left;
     if (!shoal_cgroup_memory("/proc/self/cgroup", "/sys/fs/cgroup", &limit, &left))
         return;

@@ -11,6 +11,8 @@
 #include "caffe/upgrade.h"
 #include "caffe/wire.h"
 
+enum { STREAM_BYTES = 1 << 20 };
+
 /* ---- bytes ---- */
 
 static void *counted_alloc(void *failed, size_t size) {
@@ -63,13 +65,21 @@ ShoalStatus shoal_caffe_unpack(const ProtobufCMessageDescriptor *descriptor, con
     return SHOAL_OK;
 }
 
-ShoalStatus shoal_caffe_pack(const ProtobufCMessage *message, void **out, size_t *size,
-                             ShoalError *err) {
-    size_t bytes = protobuf_c_message_get_packed_size(message);
-    if (bytes > INT_MAX)
+static ShoalStatus packed_size(const ProtobufCMessage *message, size_t *bytes, ShoalError *err) {
+    *bytes = protobuf_c_message_get_packed_size(message);
+    if (*bytes > INT_MAX)
         return shoal_error_set(err, SHOAL_ERR_UNSUPPORTED,
                                "%s packs to %zu bytes; protobuf cannot read more than 2 GiB",
-                               message->descriptor->short_name, bytes);
+                               message->descriptor->short_name, *bytes);
+    return SHOAL_OK;
+}
+
+ShoalStatus shoal_caffe_pack(const ProtobufCMessage *message, void **out, size_t *size,
+                             ShoalError *err) {
+    size_t bytes;
+    ShoalStatus status = packed_size(message, &bytes, err);
+    if (status)
+        return status;
     uint8_t *packed = shoal_calloc(bytes, 1);
     if (!packed)
         return shoal_error_memory(err, message->descriptor->short_name, bytes);
@@ -77,6 +87,52 @@ ShoalStatus shoal_caffe_pack(const ProtobufCMessage *message, void **out, size_t
     *out = packed;
     *size = bytes;
     return SHOAL_OK;
+}
+
+/* What protobuf-c appends gathers here. */
+typedef struct Stream {
+    ProtobufCBuffer base; /* first */
+    ShoalCaffeSink *sink;
+    void *context;
+    size_t total, used;
+    ShoalStatus status;
+    ShoalError *err;
+    unsigned char *bytes; /* [STREAM_BYTES] */
+} Stream;
+
+static void flush_stream(Stream *stream) {
+    if (!stream->status && stream->used)
+        stream->status =
+            stream->sink(stream->context, stream->bytes, stream->used, stream->total, stream->err);
+    stream->used = 0;
+}
+
+static void append(ProtobufCBuffer *base, size_t size, const uint8_t *bytes) {
+    Stream *stream = (Stream *)(void *)base;
+    while (size > 0 && !stream->status) {
+        size_t room = STREAM_BYTES - stream->used, n = size < room ? size : room;
+        memcpy(stream->bytes + stream->used, bytes, n);
+        stream->used += n;
+        bytes += n;
+        size -= n;
+        if (stream->used == STREAM_BYTES)
+            flush_stream(stream);
+    }
+}
+
+ShoalStatus shoal_caffe_stream(const ProtobufCMessage *message, ShoalCaffeSink *sink, void *context,
+                               ShoalError *err) {
+    Stream stream = {.base.append = append, .sink = sink, .context = context, .err = err};
+    ShoalStatus status = packed_size(message, &stream.total, err);
+    if (status)
+        return status;
+    stream.bytes = shoal_calloc(STREAM_BYTES, 1);
+    if (!stream.bytes)
+        return shoal_error_memory(err, message->descriptor->short_name, STREAM_BYTES);
+    protobuf_c_message_pack_to_buffer(message, &stream.base);
+    flush_stream(&stream);
+    shoal_free(stream.bytes);
+    return stream.status;
 }
 
 ProtobufCMessage *shoal_caffe_copy(const ProtobufCMessage *message) {

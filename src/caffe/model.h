@@ -56,6 +56,15 @@ ShoalStatus shoal_caffe_unpack(const ProtobufCMessageDescriptor *descriptor, con
 ShoalStatus shoal_caffe_pack(const ProtobufCMessage *message, void **out, size_t *size,
                              ShoalError *err);
 
+/* Takes the next piece of `total` bytes; anything but SHOAL_OK ends it. */
+typedef ShoalStatus ShoalCaffeSink(void *context, const void *bytes, size_t size, size_t total,
+                                   ShoalError *err);
+
+/* The bytes of shoal_caffe_pack piece by piece, about a megabyte at a time, for what there may not
+ * be memory for twice. Errors as there, and those of the sink. */
+ShoalStatus shoal_caffe_stream(const ProtobufCMessage *message, ShoalCaffeSink *sink, void *context,
+                               ShoalError *err);
+
 /* A deep copy (pack + unpack); NULL when memory is short. Free with
  * protobuf_c_message_free_unpacked. */
 ProtobufCMessage *shoal_caffe_copy(const ProtobufCMessage *message);

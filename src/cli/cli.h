@@ -20,7 +20,7 @@ typedef struct ShoalCommand {
 
 extern const ShoalCommand shoal_command_train, shoal_command_worker, shoal_command_test,
     shoal_command_time, shoal_command_init, shoal_command_convert_mnist_data,
-    shoal_command_device_query, shoal_command_version;
+    shoal_command_device_query, shoal_command_deploy, shoal_command_doctor, shoal_command_version;
 
 /* ---- flags.c ---- */
 
@@ -123,6 +123,12 @@ typedef struct ShoalPanel {
  * there is none. */
 void shoal_panel_draw(ShoalPanel *panel, const char *title, const char *last_test,
                       const ShoalEvent *event);
+
+/* ---- qr.c ---- */
+
+/* Prints text as a QR code for phones to read, when standard output is a terminal that is wide
+ * enough; else nothing. Returns whether it did. */
+bool shoal_qr_print(const char *text, bool colour);
 
 /* ---- screen.c ---- */
 

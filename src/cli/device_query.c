@@ -6,15 +6,18 @@
 #include "cpu/clusters.h"
 #include "cpu/cpu.h"
 #include "kernels/describe.h"
+#include "train/cores.h"
 
 enum { LIST_BYTES = 256 };
 
-static void print_clusters(void) {
+static void print_clusters(ShoalCpuLevel level) {
     ShoalCpuTopology topology;
     ShoalCpuChoice choice;
+    ShoalCalibration speeds;
     char list[LIST_BYTES];
     shoal_cpu_topology(NULL, NULL, &topology);
-    shoal_cpu_choose_cores(&topology, 0, &choice);
+    bool measured = shoal_cores_calibration(level, &speeds) && speeds.count == topology.count;
+    shoal_cores_choose(level, 0, &choice);
     for (int i = 0; i < topology.count; i++) {
         const ShoalCpuCluster *cluster = &topology.clusters[i];
         printf("Cluster %d:     %d core%s (%s)", i, CPU_COUNT(&cluster->cores),
@@ -24,13 +27,19 @@ static void print_clusters(void) {
             printf(", %.2f GHz", (double)cluster->max_khz * 1e-6);
         if (cluster->capacity)
             printf(", capacity %d", cluster->capacity);
+        if (measured)
+            printf(", %.1f GF/s", speeds.own[i]);
+        if (measured && i > 0)
+            printf(", with those above %.1f GF/s", speeds.together[i]);
         printf("\n");
     }
     printf("Threads:       %d, on cores %s%s\n", choice.threads,
            shoal_cpu_list(&choice.cores, list, sizeof list),
-           choice.pin            ? ": the fast ones, and kept there"
-           : topology.restricted ? ": those that this process may use"
-                                 : "");
+           measured && choice.pin ? ": the best by measurement, and kept there"
+           : measured             ? ": all of them, by measurement"
+           : choice.pin           ? ": the fast ones, and kept there"
+           : topology.restricted  ? ": those that this process may use"
+                                  : "");
 }
 
 static void print_levels(ShoalCpuLevel chosen) {
@@ -66,7 +75,7 @@ static int run(int argc, char **argv) {
     shoal_memory_system(&total, &available);
     printf("Processor:     %s\n", model);
     printf("Cores:         %d\n", shoal_cpu_cores());
-    print_clusters();
+    print_clusters(level);
     printf("Memory:        %llu MB, %llu MB free\n", total >> 20, available >> 20);
     print_levels(level);
     return SHOAL_EXIT_OK;

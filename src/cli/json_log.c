@@ -77,11 +77,12 @@ static json_t *text_value(const char *text) {
 static json_t *member_object(const ShoalWorkerStatus *w) {
     json_t *charging = w->battery >= 0 ? json_boolean(w->charging) : json_null();
     return json_pack(
-        "{s:o,s:i,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "name", text_value(w->name), "share", w->share,
-        "images_per_s", number(w->images_per_s), "compute", number(w->compute), "communication",
-        number(w->communication), "waiting", number(w->waiting), "temperature",
-        w->temperature > 0 ? number(w->temperature) : json_null(), "clock",
-        w->clock > 0 ? number(w->clock) : json_null(), "battery",
+        "{s:o,s:i,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "name", text_value(w->name), "share",
+        w->share, "images_per_s", number(w->images_per_s), "compute", number(w->compute),
+        "communication", number(w->communication), "waiting", number(w->waiting), "temperature",
+        w->temperature > 0 ? number(w->temperature) : json_null(), "battery_temperature",
+        w->battery_temperature > 0 ? number(w->battery_temperature) : json_null(), "duty",
+        number(w->duty), "clock", w->clock > 0 ? number(w->clock) : json_null(), "battery",
         w->battery >= 0 ? json_integer(w->battery) : json_null(), "charging", charging);
 }
 
@@ -102,6 +103,12 @@ static void add_cluster(json_t *object, const ShoalClusterStatus *cluster) {
     json_object_set_new(object, "shares", shares);
     json_object_set_new(object, "images_per_s_by_worker", rates);
     json_object_set_new(object, "members", members);
+    json_t *resting = json_array();
+    for (int i = 0; i < cluster->n_resting; i++)
+        json_array_append_new(resting,
+                              json_pack("{s:o,s:o}", "name", text_value(cluster->resting[i].name),
+                                        "reason", text_value(cluster->resting[i].reason)));
+    json_object_set_new(object, "resting", resting);
 }
 
 static json_t *iteration_object(const ShoalEvent *event) {
@@ -144,6 +151,8 @@ static json_t *event_object(const ShoalJsonLog *log, const ShoalEvent *event) {
         return text_object("joined", event);
     case SHOAL_EVENT_LOST:
         return text_object("lost", event);
+    case SHOAL_EVENT_RESTING:
+        return text_object("resting", event);
     case SHOAL_EVENT_PAUSED:
         return json_pack("{s:s,s:o}", "event", "paused", "text", text_value(event->text));
     case SHOAL_EVENT_GENERATION:

@@ -5,9 +5,10 @@
 #include "cli/cli.h"
 
 static const ShoalCommand *const COMMANDS[] = {
-    &shoal_command_train,        &shoal_command_worker,  &shoal_command_test,
-    &shoal_command_time,         &shoal_command_init,    &shoal_command_convert_mnist_data,
-    &shoal_command_device_query, &shoal_command_version,
+    &shoal_command_train,        &shoal_command_worker, &shoal_command_test,
+    &shoal_command_time,         &shoal_command_init,   &shoal_command_convert_mnist_data,
+    &shoal_command_device_query, &shoal_command_deploy, &shoal_command_doctor,
+    &shoal_command_version,
 };
 
 enum { N_COMMANDS = sizeof COMMANDS / sizeof COMMANDS[0] };

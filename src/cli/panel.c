@@ -6,7 +6,7 @@
 
 #include "cli/cli.h"
 
-enum { BAR_WIDTH = 32, ROWS_MAX = 200, WIDE_COLUMNS = 98, WIDE_COLUMNS_PLAIN = 80 };
+enum { BAR_WIDTH = 32, ROWS_MAX = 200, WIDE_COLUMNS = 104, WIDE_COLUMNS_PLAIN = 80 };
 
 __attribute__((format(printf, 2, 3))) static void add(ShoalPanel *panel, const char *format, ...) {
     va_list args;
@@ -135,19 +135,21 @@ static void add_split(ShoalPanel *panel, const ShoalWorkerStatus *worker, int wi
     add(panel, " %3.0f %3.0f %3.0f %%", 100 * parts[0], 100 * parts[1], 100 * parts[2]);
 }
 
-/* "41C  62%  87%+", yellow where the device is throttled. */
+/* "41C  62%   80%  87%+", yellow where the device is throttled, or lets itself compute less. */
 static void add_device(ShoalPanel *panel, const ShoalWorkerStatus *worker) {
-    char temperature[16] = "", clock[16] = "", battery[16] = "";
+    char temperature[16] = "", clock[16] = "", duty[16] = "", battery[16] = "";
     if (worker->temperature > 0 && worker->temperature < 1000)
         snprintf(temperature, sizeof temperature, "%.0fC", worker->temperature);
     if (worker->clock > 0 && worker->clock <= 1)
         snprintf(clock, sizeof clock, "%.0f%%", 100 * worker->clock);
+    if (worker->duty < 1)
+        snprintf(duty, sizeof duty, "%.0f%%", 100 * worker->duty);
     if (worker->battery >= 0 && worker->battery <= 100)
         snprintf(battery, sizeof battery, "%d%%%s", worker->battery, worker->charging ? "+" : " ");
-    bool throttled = shoal_is_throttled(worker);
+    bool throttled = shoal_is_throttled(worker) || worker->duty < 1;
     if (throttled)
         colour(panel, "33");
-    add(panel, "  %4s %5s %5s", temperature, clock, battery);
+    add(panel, "  %4s %5s %5s %5s", temperature, clock, duty, battery);
     if (throttled)
         colour(panel, "0");
 }
@@ -191,13 +193,26 @@ static void add_workers(ShoalPanel *panel, const ShoalClusterStatus *cluster) {
         add(panel, "%-3s %-*s %5s %9s  %-*s%s", "", table.name, "worker", "share", "images/s",
             table.device ? table.bar + 14 : 0,
             wide ? "compute/comm./waiting" : "compute/comm./wait",
-            table.device ? "  temp clock  batt" : "");
+            table.device ? "  temp clock  duty  batt" : "");
         end_line(panel);
     }
     for (int i = 0; i < shown; i++)
         add_worker(panel, &table, i, &cluster->workers[i]);
     if (shown < cluster->n_workers)
         add_rest(panel, cluster->workers + shown, cluster->n_workers - shown, shown == 0);
+}
+
+/* Those that rest, one a line, as far as they fit. */
+static void add_resting(ShoalPanel *panel, const ShoalClusterStatus *cluster) {
+    for (int i = 0; i < cluster->n_resting && lines_left(panel) > 0; i++) {
+        colour(panel, "33");
+        add(panel, "    ");
+        add_name(panel, cluster->resting[i].name, 24);
+        add(panel, " rests: ");
+        add_name(panel, cluster->resting[i].reason, panel->columns > 40 ? panel->columns - 40 : 0);
+        colour(panel, "0");
+        end_line(panel);
+    }
 }
 
 void shoal_panel_draw(ShoalPanel *panel, const char *title, const char *last_test,
@@ -214,4 +229,5 @@ void shoal_panel_draw(ShoalPanel *panel, const char *title, const char *last_tes
         add_cluster(panel, cluster);
     if (lines_left(panel) > 0)
         add_workers(panel, cluster);
+    add_resting(panel, cluster);
 }

@@ -179,6 +179,12 @@ static void show_start(ShoalScreen *screen, const ShoalEvent *event) {
 
 /* ---- who comes and goes ---- */
 
+static void print_text(const char *text) {
+    char clean[4096];
+    shoal_text_clean(text, true, clean, sizeof clean);
+    printf("%s\n", clean);
+}
+
 static const char *plural(int n) {
     return n == 1 ? "" : "s";
 }
@@ -219,6 +225,22 @@ static void show_lost(ShoalScreen *screen, const ShoalEvent *event) {
     print_in(screen, "31", line);
 }
 
+static void show_resting(ShoalScreen *screen, const ShoalEvent *event) {
+    screen->members = event->n_workers;
+    char who[LINE_SIZE], line[LINE_SIZE + 64];
+    shoal_text_clean(event->text, false, who, sizeof who);
+    snprintf(line, sizeof line, "Worker rests: %s (%d worker%s at work)", who, event->n_workers,
+             plural(event->n_workers));
+    print_in(screen, "33", line);
+}
+
+/* What to type, or to scan, on a phone. */
+static void show_waiting(const ShoalScreen *screen, const ShoalEvent *event) {
+    print_text(event->text);
+    if (event->command && screen->terminal && shoal_qr_print(event->command, screen->panel.colour))
+        printf("The same command, for a phone's camera.\n");
+}
+
 static void show_paused(const ShoalScreen *screen, const ShoalEvent *event) {
     char why[LINE_SIZE], line[LINE_SIZE + 64];
     shoal_text_clean(event->text, false, why, sizeof why);
@@ -236,12 +258,6 @@ static void show_recovered(const ShoalScreen *screen, const ShoalEvent *event) {
     uint64_t generation = event->generation > 0 ? event->generation : screen->generation;
     printf("Going on with %d worker%s (generation %llu), %.2f s after the loss.\n", members,
            plural(members), (unsigned long long)generation, event->recovery_s);
-}
-
-static void print_text(const char *text) {
-    char clean[4096];
-    shoal_text_clean(text, true, clean, sizeof clean);
-    printf("%s\n", clean);
 }
 
 static void print_event(ShoalScreen *screen, const ShoalEvent *event) {
@@ -268,6 +284,12 @@ static void print_event(ShoalScreen *screen, const ShoalEvent *event) {
         break;
     case SHOAL_EVENT_LOST:
         show_lost(screen, event);
+        break;
+    case SHOAL_EVENT_RESTING:
+        show_resting(screen, event);
+        break;
+    case SHOAL_EVENT_WAITING:
+        show_waiting(screen, event);
         break;
     case SHOAL_EVENT_PAUSED:
         show_paused(screen, event);

@@ -81,6 +81,9 @@ static int run(int argc, char **argv) {
         {"listen", SHOAL_FLAG_TEXT, &options.listen, "ADDR:PORT",
          "wait there for N workers that other machines start\nwith `shoal worker "
          "--join=ADDR:PORT`; more may come"},
+        {"announce", SHOAL_FLAG_TEXT, &options.announce, "on|off",
+         "on: answer workers that look for a coordinator with\n--discover (default: on when others "
+         "than this machine\ncan reach --listen)"},
         {"token", SHOAL_FLAG_TEXT, &options.token, "TEXT",
          "the secret that workers must know, 16 characters or\nmore (default: SHOAL_TOKEN, else a "
          "new one)"},
@@ -105,7 +108,8 @@ static int run(int argc, char **argv) {
         {"check_interval", SHOAL_FLAG_COUNT, &options.hash_interval, "N",
          "compare the workers' weights every N iterations\n(default 100)"},
         {"heartbeat_timeout", SHOAL_FLAG_COUNT, &options.heartbeat_timeout_ms, "MS",
-         "milliseconds of silence after which a worker is\nlost (default 1000; with own workers 10000)"},
+         "milliseconds of silence after which a worker is\nlost (default 1000; with own workers "
+         "10000)"},
         {"stall-timeout", SHOAL_FLAG_COUNT, &options.stall_timeout_ms, "MS",
          "milliseconds without progress after which a worker\nis lost, though it is not silent "
          "(default 30000)"},

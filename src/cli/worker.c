@@ -2,6 +2,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/error.h"
 #include "cli/cli.h"
@@ -19,8 +20,10 @@ static ShoalStatus complete(ShoalWorkerOptions *options, long long cache_bytes, 
                             ShoalError *error) {
     if (!options->token)
         options->token = getenv("SHOAL_TOKEN");
-    if (!options->join)
-        return shoal_error_set(error, SHOAL_ERR_ARGUMENT, "--join=ADDR:PORT is missing");
+    if (!options->join && !options->discover)
+        return shoal_error_set(error, SHOAL_ERR_ARGUMENT,
+                               "--join=ADDR:PORT is missing (or --discover, to look for a "
+                               "coordinator on this network)");
     if (!options->token)
         return shoal_error_set(error, SHOAL_ERR_ARGUMENT,
                                "the cluster's secret is missing: give --token or set SHOAL_TOKEN "
@@ -37,14 +40,45 @@ static ShoalStatus complete(ShoalWorkerOptions *options, long long cache_bytes, 
     return SHOAL_OK;
 }
 
+/* --rest-when=used,unplugged */
+static ShoalStatus read_rest_when(const char *words, ShoalCareSettings *care, ShoalError *error) {
+    for (const char *word = words; word && *word;) {
+        size_t length = strcspn(word, ",");
+        if (length == 4 && !strncmp(word, "used", 4))
+            care->rest_used = 1;
+        else if (length == 9 && !strncmp(word, "unplugged", 9))
+            care->rest_unplugged = 1;
+        else
+            return shoal_error_set(error, SHOAL_ERR_ARGUMENT,
+                                   "--rest-when=%s: there are used and unplugged", words);
+        word += length + (word[length] == ',');
+    }
+    return SHOAL_OK;
+}
+
+/* In the options 0 stands for what is usual, a negative number for no limit; on the command line a
+ * limit that was not given is -1, and 0 is none. */
+static void read_limits(int max_temp, int max_battery_temp, int min_battery,
+                        ShoalCareSettings *care) {
+    care->max_temp = max_temp < 0 ? 0 : max_temp > 0 ? (float)max_temp : -1;
+    care->max_battery_temp = max_battery_temp < 0   ? 0
+                             : max_battery_temp > 0 ? (float)max_battery_temp
+                                                    : -1;
+    care->min_battery = min_battery < 0 ? 0 : min_battery > 0 ? min_battery : -1;
+}
+
 static int run(int argc, char **argv) {
-    bool joined = false;
+    bool joined = false, discover = false;
+    int max_temp = -1, max_battery_temp = -1, min_battery = -1;
+    const char *rest_when = NULL;
     long long cache_bytes = -1;
     int rejoin_s = -1;
     ShoalWorkerOptions options = {
         .stop = shoal_cli_catch_signals(), .on_event = on_event, .context = &joined};
     const ShoalFlag flags[] = {
-        {"join", SHOAL_FLAG_TEXT, &options.join, "ADDR:PORT", "the coordinator (required)"},
+        {"join", SHOAL_FLAG_TEXT, &options.join, "ADDR:PORT", "the coordinator"},
+        {"discover", SHOAL_FLAG_SWITCH, &discover, NULL,
+         "look for the coordinator on the local network\ninstead; it must know the secret, too"},
         {"token", SHOAL_FLAG_TEXT, &options.token, "TEXT",
          "the cluster's secret (default: SHOAL_TOKEN); other\nusers of this machine can see it on "
          "a command line"},
@@ -55,7 +89,20 @@ static int run(int argc, char **argv) {
          "keep the samples that were received there, so that\nthey need not be sent again when "
          "this worker comes\nback (default: keep them in memory)"},
         {"cache-size", SHOAL_FLAG_SIZE, &cache_bytes, "SIZE",
-         "keep no more of them: bytes, or with K, M, G; 0:\nkeep none (default 256M)"},
+         "keep no more of them: bytes, or with K, M, G; 0:\nkeep none (default 256M, in memory at "
+         "most an eighth\nof what is free)"},
+        {"max-temp", SHOAL_FLAG_COUNT, &max_temp, "C",
+         "keep the processor below so many degrees Celsius by\ncomputing less; 0: no limit "
+         "(default: a little below\nwhere the system lowers its clock; where that is\nnot told, 80 "
+         "on ARM)"},
+        {"max-battery-temp", SHOAL_FLAG_COUNT, &max_battery_temp, "C",
+         "the same for the battery (default 45)"},
+        {"min-battery", SHOAL_FLAG_COUNT, &min_battery, "PERCENT",
+         "rest while the battery has less and is not charged;\n0: never (default 15)"},
+        {"charge-limit", SHOAL_FLAG_COUNT, &options.care.charge_limit, "PERCENT",
+         "do not let the battery be charged further, where the\nsystem lets us say so"},
+        {"rest-when", SHOAL_FLAG_TEXT, &rest_when, "used,unplugged",
+         "rest while the screen is on, or no charger is\nconnected, or both"},
         {"pace", SHOAL_FLAG_COUNT, &options.pace, "N",
          "compute no more than N images a second, so that the\ndevice stays cool (default: as "
          "fast as possible)"},
@@ -78,7 +125,10 @@ static int run(int argc, char **argv) {
     if (code >= 0)
         return code;
     ShoalError error = {0};
-    if (!complete(&options, cache_bytes, rejoin_s, &error))
+    options.discover = discover;
+    read_limits(max_temp, max_battery_temp, min_battery, &options.care);
+    if (!read_rest_when(rest_when, &options.care, &error) &&
+        !complete(&options, cache_bytes, rejoin_s, &error))
         shoal_worker(&options, &error);
     /* The coordinator that started this worker knows of the failure, and tells it once. */
     if (error.status && joined && getenv("SHOAL_OWN_WORKER"))

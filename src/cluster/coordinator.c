@@ -366,6 +366,15 @@ void shoal_cluster_leave(ShoalCluster *cluster, uint64_t now_ms, uint64_t connec
     advance(cluster);
 }
 
+void shoal_cluster_rest(ShoalCluster *cluster, uint64_t now_ms, uint64_t connection,
+                        const char *reason) {
+    ShoalClusterWorker *worker = note_life(cluster, now_ms, connection);
+    if (!worker)
+        return;
+    shoal_cluster_let_rest(cluster, worker, reason);
+    advance(cluster);
+}
+
 /* Would every other worker fail in the same way? */
 static bool is_of_the_job(ShoalStatus status) {
     return status == SHOAL_ERR_MODEL || status == SHOAL_ERR_PARSE || status == SHOAL_ERR_DATA ||

@@ -148,6 +148,7 @@ typedef struct ShoalClusterAction {
     bool seed;   /* START: nobody holds a state: member 0 is to be seeded; all others are needy */
     uint64_t connection; /* DROP, LOST */
     unsigned worker_id;  /* LOST */
+    bool rests;          /* LOST: it left to rest, and will come back */
     bool for_good;       /* DROP: coming back is of no use */
     bool forget;         /* DROP: its state is wrong and must not be offered again */
     ShoalStatus status;  /* DROP, FAIL */
@@ -178,6 +179,11 @@ void shoal_cluster_prepared(ShoalCluster *cluster, uint64_t now_ms, uint64_t con
  * generation; the others go on in a new one at once. */
 void shoal_cluster_leave(ShoalCluster *cluster, uint64_t now_ms, uint64_t connection,
                          const char *reason);
+
+/* The worker leaves by its own will and will come back (message Leave): as shoal_cluster_leave, but
+ * not counted as a failure. */
+void shoal_cluster_rest(ShoalCluster *cluster, uint64_t now_ms, uint64_t connection,
+                        const char *reason);
 
 /* The worker itself says that it cannot go on (message Failure): lost, and dropped. When it could
  * not even prepare itself because of the job (SHOAL_ERR_MODEL, _PARSE, _DATA, _ARGUMENT) and no

@@ -33,8 +33,8 @@ static void describe_progress(const ShoalCluster *cluster, char *text, size_t si
         snprintf(text, size, "before round %llu", (unsigned long long)cluster->completed);
 }
 
-static void push_lost(ShoalCluster *cluster, const ShoalClusterWorker *worker, const char *verb,
-                      const char *reason) {
+static void push_lost(ShoalCluster *cluster, const ShoalClusterWorker *worker, bool rests,
+                      const char *verb, const char *reason) {
     char who[SHOAL_CLUSTER_WHO], when[64], text[1024];
     shoal_cluster_describe(cluster, worker, who);
     describe_progress(cluster, when, sizeof(when));
@@ -44,7 +44,24 @@ static void push_lost(ShoalCluster *cluster, const ShoalClusterWorker *worker, c
         return;
     action->connection = worker->connection;
     action->worker_id = worker->worker_id;
+    action->rests = rests;
     shoal_cluster_copy_text(action->text, sizeof(action->text), text);
+}
+
+static void remove_worker(ShoalCluster *cluster, ShoalClusterWorker *worker, bool rests,
+                          const char *verb, const char *reason) {
+    worker->gone = true;
+    cluster->n_gone++;
+    cluster->n_prepared -= worker->prepared;
+    if (worker->member_of > 0)
+        push_lost(cluster, worker, rests, verb, reason);
+    if (worker->rank >= 0 && shoal_cluster_is_active(cluster))
+        cluster->broken = true;
+}
+
+void shoal_cluster_let_rest(ShoalCluster *cluster, ShoalClusterWorker *worker, const char *reason) {
+    if (!worker->gone && !shoal_cluster_is_over(cluster))
+        remove_worker(cluster, worker, true, "rests", reason);
 }
 
 void shoal_cluster_lose(ShoalCluster *cluster, ShoalClusterWorker *worker, const char *verb,
@@ -56,13 +73,7 @@ void shoal_cluster_lose(ShoalCluster *cluster, ShoalClusterWorker *worker, const
         !shoal_failures_note(&cluster->failures, shoal_failures_identity(info->name, info->address),
                              cluster->now_ms))
         shoal_cluster_fail(cluster, SHOAL_ERR_MEMORY, "out of memory for the log of failures");
-    worker->gone = true;
-    cluster->n_gone++;
-    cluster->n_prepared -= worker->prepared;
-    if (worker->member_of > 0)
-        push_lost(cluster, worker, verb, reason);
-    if (worker->rank >= 0 && shoal_cluster_is_active(cluster))
-        cluster->broken = true;
+    remove_worker(cluster, worker, false, verb, reason);
 }
 
 void shoal_cluster_lose_and_drop(ShoalCluster *cluster, ShoalClusterWorker *worker,

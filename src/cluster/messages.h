@@ -6,7 +6,7 @@
 
 /* Coordinator and worker refuse each other when this number differs; it goes up with every change
  * of messages.proto, of the frames or of the ring that an older peer would misread. */
-#define SHOAL_PROTOCOL_VERSION 2u
+#define SHOAL_PROTOCOL_VERSION 3u
 
 /* The type number of a frame: which message of messages.proto its payload is. */
 typedef enum ShoalMessageType {
@@ -28,7 +28,9 @@ typedef enum ShoalMessageType {
     SHOAL_MESSAGE_START = 16,
     SHOAL_MESSAGE_SAMPLES = 17, /* bulk: not encrypted unless the user asks for it */
     SHOAL_MESSAGE_FETCH = 18,
-    SHOAL_MESSAGE_HOLDINGS = 19
+    SHOAL_MESSAGE_HOLDINGS = 19,
+    SHOAL_MESSAGE_LEAVE = 20,
+    SHOAL_MESSAGE_PROBE = 21 /* of a connection whose Join has `probe` */
 } ShoalMessageType;
 
 /* Largest payload before and after a peer has proved that it knows the token, bytes. */

@@ -16,13 +16,13 @@
 typedef struct ShoalClusterWorker {
     uint64_t connection;
     uint64_t heard_ms;
-    uint64_t progress_ms; /* when it last got on, or got something to do */
+    uint64_t progress_ms;         /* when it last got on, or got something to do */
     uint64_t progress, got_on_ms; /* its own count, and when that last changed */
-    uint64_t member_of;    /* the newest generation that it is or was a member of; 0: none */
-    uint64_t next;         /* the round that it reports next */
-    uint64_t done;         /* the state that it holds has rounds 0 .. done - 1 behind it */
-    uint64_t suspected_ms; /* when a neighbour last suspected it */
-    unsigned suspected_by; /* worker_id + 1 of that one; 0: nobody ever did */
+    uint64_t member_of;           /* the newest generation that it is or was a member of; 0: none */
+    uint64_t next;                /* the round that it reports next */
+    uint64_t done;                /* the state that it holds has rounds 0 .. done - 1 behind it */
+    uint64_t suspected_ms;        /* when a neighbour last suspected it */
+    unsigned suspected_by;        /* worker_id + 1 of that one; 0: nobody ever did */
     unsigned worker_id;
     int rank;   /* in the generation `member_of` while that is the newest, else -1 */
     int blames; /* rank of whom it blames for its broken ring, or -1 */
@@ -123,6 +123,8 @@ void shoal_cluster_describe(const ShoalCluster *cluster, const ShoalClusterWorke
 /* Takes a worker out; `verb` as in "worker 2 (...) VERB in round 5: REASON". */
 void shoal_cluster_lose(ShoalCluster *cluster, ShoalClusterWorker *worker, const char *verb,
                         const char *reason);
+/* The same for one that wants it so, and is not to blame. */
+void shoal_cluster_let_rest(ShoalCluster *cluster, ShoalClusterWorker *worker, const char *reason);
 void shoal_cluster_lose_and_drop(ShoalCluster *cluster, ShoalClusterWorker *worker,
                                  ShoalStatus status, const char *verb, const char *reason);
 void shoal_cluster_break_rules(ShoalCluster *cluster, ShoalClusterWorker *worker,

@@ -5,7 +5,9 @@
 #include <errno.h>
 #include <limits.h>
 #include <net/if.h>
+#ifndef SHOAL_NUMERIC_ONLY
 #include <netdb.h>
+#endif
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -48,14 +50,19 @@ static bool parse_numeric(const char *host, uint16_t port, ShoalAddress *address
     return true;
 }
 
-static ShoalStatus resolve(const char *host, uint16_t port, ShoalAddress *address,
+#ifdef SHOAL_NUMERIC_ONLY
+static ShoalStatus look_up(const char *host, uint16_t port, ShoalAddress *address,
                            ShoalError *err) {
-    /* getaddrinfo reads "1.2" as 1.0.0.2; nobody means that. */
-    if (strspn(host, "0123456789.") == strlen(host))
-        return shoal_error_set(err, SHOAL_ERR_ARGUMENT,
-                               "'%s' is no IPv4 address; expected four numbers from 0 to 255, such "
-                               "as 192.168.1.10",
-                               host);
+    (void)port;
+    (void)address;
+    return shoal_error_set(err, SHOAL_ERR_ARGUMENT,
+                           "'%s' is no number, and this build for phones looks up no names; give "
+                           "the host's number, such as 192.168.1.10",
+                           host);
+}
+#else
+static ShoalStatus look_up(const char *host, uint16_t port, ShoalAddress *address,
+                           ShoalError *err) {
     char service[8];
     snprintf(service, sizeof(service), "%u", port);
     struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
@@ -73,6 +80,18 @@ static ShoalStatus resolve(const char *host, uint16_t port, ShoalAddress *addres
     address->size = found->ai_addrlen;
     freeaddrinfo(found);
     return SHOAL_OK;
+}
+#endif
+
+static ShoalStatus resolve(const char *host, uint16_t port, ShoalAddress *address,
+                           ShoalError *err) {
+    /* getaddrinfo reads "1.2" as 1.0.0.2; nobody means that. */
+    if (strspn(host, "0123456789.") == strlen(host))
+        return shoal_error_set(err, SHOAL_ERR_ARGUMENT,
+                               "'%s' is no IPv4 address; expected four numbers from 0 to 255, such "
+                               "as 192.168.1.10",
+                               host);
+    return look_up(host, port, address, err);
 }
 
 static bool parse_port(const char *text, uint16_t *port) {
@@ -140,12 +159,33 @@ uint16_t shoal_address_port(const ShoalAddress *address) {
     }
 }
 
+/* "%eth0" of IPv6 link-local addresses, which need it; otherwise "". */
+static void format_scope(const struct sockaddr_in6 *in6, char text[IF_NAMESIZE + 1]) {
+    text[0] = '\0';
+    if (!in6->sin6_scope_id)
+        return;
+    char name[IF_NAMESIZE];
+    if (if_indextoname(in6->sin6_scope_id, name))
+        snprintf(text, IF_NAMESIZE + 1, "%%%s", name);
+    else
+        snprintf(text, IF_NAMESIZE + 1, "%%%u", (unsigned)in6->sin6_scope_id);
+}
+
+/* Not by getnameinfo: linked statically it wants the shared libraries of glibc's name service. */
 void shoal_address_format_host(const ShoalAddress *address, char text[SHOAL_ADDRESS_TEXT]) {
-    char host[SHOAL_ADDRESS_TEXT];
-    if (address->size == 0 || getnameinfo((const struct sockaddr *)&address->storage, address->size,
-                                          host, sizeof(host), NULL, 0, NI_NUMERICHOST))
-        snprintf(host, sizeof(host), "?");
-    memcpy(text, host, sizeof(host));
+    char host[INET6_ADDRSTRLEN] = "?", scope[IF_NAMESIZE + 1] = "";
+    sa_family_t family = address->size > 0 ? address->storage.ss_family : AF_UNSPEC;
+    struct sockaddr_in in;
+    struct sockaddr_in6 in6;
+    if (family == AF_INET) {
+        memcpy(&in, &address->storage, sizeof(in));
+        inet_ntop(AF_INET, &in.sin_addr, host, sizeof(host));
+    } else if (family == AF_INET6) {
+        memcpy(&in6, &address->storage, sizeof(in6));
+        inet_ntop(AF_INET6, &in6.sin6_addr, host, sizeof(host));
+        format_scope(&in6, scope);
+    }
+    snprintf(text, SHOAL_ADDRESS_TEXT, "%s%s", host, scope);
 }
 
 void shoal_address_format(const ShoalAddress *address, char text[SHOAL_ADDRESS_TEXT]) {

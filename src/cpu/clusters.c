@@ -6,8 +6,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
-
-#define SYSFS "/sys/devices/system/cpu"
+#include "base/system.h"
 
 static long long number_in(const char *sysfs, int core, const char *name) {
     char path[4096];
@@ -38,6 +37,11 @@ static ShoalCpuCluster *cluster_like(ShoalCpuTopology *topology, const ShoalCpuC
 
 void shoal_cpu_topology(const char *sysfs, const cpu_set_t *allowed, ShoalCpuTopology *topology) {
     cpu_set_t own;
+    char usual[4096];
+    if (!sysfs) {
+        snprintf(usual, sizeof usual, "%s/sys/devices/system/cpu", shoal_system_root());
+        sysfs = usual;
+    }
     memset(topology, 0, sizeof *topology);
     if (!allowed) {
         if (sched_getaffinity(0, sizeof own, &own)) { /* more cores than cpu_set_t has bits */
@@ -53,8 +57,8 @@ void shoal_cpu_topology(const char *sysfs, const cpu_set_t *allowed, ShoalCpuTop
             continue;
         ShoalCpuCluster kind;
         memset(&kind, 0, sizeof kind);
-        kind.capacity = (int)number_in(sysfs ? sysfs : SYSFS, core, "cpu_capacity");
-        kind.max_khz = (long)number_in(sysfs ? sysfs : SYSFS, core, "cpufreq/cpuinfo_max_freq");
+        kind.capacity = (int)number_in(sysfs, core, "cpu_capacity");
+        kind.max_khz = (long)number_in(sysfs, core, "cpufreq/cpuinfo_max_freq");
         CPU_SET(core, &cluster_like(topology, &kind)->cores);
     }
 }

@@ -21,7 +21,8 @@ typedef struct ShoalCpuTopology {
 } ShoalCpuTopology;
 
 /* The clusters of the cores that a process with affinity `allowed` may run on (NULL: the calling
- * thread's). sysfs: where the cores are described; NULL: "/sys/devices/system/cpu". Cores that are
+ * thread's). sysfs: where the cores are described; NULL: sys/devices/system/cpu below
+ * shoal_system_root(). Cores that are
  * alike in capacity and highest frequency are one cluster; where nothing is told, all are one. */
 void shoal_cpu_topology(const char *sysfs, const cpu_set_t *allowed, ShoalCpuTopology *topology);
 

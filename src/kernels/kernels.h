@@ -20,12 +20,12 @@ typedef struct ShoalKernels ShoalKernels; /* the dispatch table: kernels/table.h
 /* What an operation runs on. Owned by whoever runs the net; kernels keep nothing in it. */
 typedef struct ShoalCompute {
     const ShoalKernels *kernels;
-    ShoalPool *pool;        /* may be NULL: one thread */
-    void *workspace;        /* SHOAL_ALIGN-aligned scratch, garbage between calls */
-    size_t workspace_bytes; /* at least what the operation's *_workspace_bytes asks for */
-    /* For whoever looks on from another thread; both may be NULL. */
-    const atomic_bool *cancel; /* true: a net stops before its next unit */
-    atomic_ulong *progress;    /* a net adds 1 for every unit it has done */
+    ShoalPool *pool;           /* may be NULL: one thread */
+    void *workspace;           /* SHOAL_ALIGN-aligned scratch, garbage between calls */
+    size_t workspace_bytes;    /* at least what the operation's *_workspace_bytes asks for */
+    const atomic_bool *cancel; /* of another thread: a net stops before its next unit; or NULL */
+    void (*unit_done)(void *context); /* a net calls it after every unit; it may wait; or NULL */
+    void *context;
 } ShoalCompute;
 
 /* The table for a level; a level that the build or CPU lacks gives NULL. Static storage. */

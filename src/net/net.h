@@ -59,19 +59,21 @@ ShoalStatus shoal_net_load_weights(ShoalNet *net, const ShoalCaffeNet *from, int
                                    ShoalError *err);
 
 /* The net with its weights as a NetParameter, field for field what Caffe's Net::ToProto writes
- * (split layers included). with_diff: gradients too. Free with
- * caffe__net_parameter__free_unpacked(*out, NULL). */
+ * (split layers included). with_diff: gradients too. It borrows the weights: they must stay until
+ * it is freed, with shoal_net_proto_free. */
 ShoalStatus shoal_net_to_proto(const ShoalNet *net, bool with_diff, Caffe__NetParameter **out,
                                ShoalError *err);
+void shoal_net_proto_free(Caffe__NetParameter *proto);
 
-/* A blob's shape with `data` [blob->count] as a BlobProto, and blob->diff (0 where there is none)
- * when with_diff. NULL when memory is short; free with caffe__blob_proto__free_unpacked(p, NULL).
- */
+/* A blob's shape with `data` [blob->count], which is borrowed, as a BlobProto, and a copy of
+ * blob->diff (0 where there is none) when with_diff. NULL when memory is short; free with
+ * shoal_blob_proto_free. */
 Caffe__BlobProto *shoal_blob_to_proto(const ShoalBlob *blob, const float *data, bool with_diff);
+void shoal_blob_proto_free(Caffe__BlobProto *proto);
 
-/* Sets the share to run next: `samples` (1..capacity) of the global batch whose first sample has the
- * number first_sample in the run. places [samples]: which ones of the batch, kept by pointer; NULL:
- * the first ones. Reshapes all layers when the number of samples changes. */
+/* Sets the share to run next: `samples` (1..capacity) of the global batch whose first sample has
+ * the number first_sample in the run. places [samples]: which ones of the batch, kept by pointer;
+ * NULL: the first ones. Reshapes all layers when the number of samples changes. */
 ShoalStatus shoal_net_set_share(ShoalNet *net, int samples, uint64_t first_sample,
                                 const uint32_t *places, ShoalError *err);
 

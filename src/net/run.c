@@ -36,9 +36,9 @@ static bool is_cancelled(const ShoalCompute *compute) {
     return compute->cancel && atomic_load_explicit(compute->cancel, memory_order_relaxed);
 }
 
-static void note_progress(const ShoalCompute *compute) {
-    if (compute->progress)
-        atomic_fetch_add_explicit(compute->progress, 1, memory_order_relaxed);
+static void note_done(const ShoalCompute *compute) {
+    if (compute->unit_done)
+        compute->unit_done(compute->context);
 }
 
 ShoalStatus shoal_net_forward(ShoalNet *net, const ShoalCompute *compute, float *loss,
@@ -48,7 +48,7 @@ ShoalStatus shoal_net_forward(ShoalNet *net, const ShoalCompute *compute, float 
         if (is_cancelled(compute))
             return shoal_error_set(err, SHOAL_ERR_STOPPED, "the computation was cancelled");
         ShoalStatus status = shoal_net_forward_layer(net, i, compute, err);
-        note_progress(compute);
+        note_done(compute);
         if (status)
             return status;
         const ShoalLayer *layer = &net->layers[i];
@@ -113,8 +113,8 @@ void shoal_net_backward(ShoalNet *net, const ShoalCompute *compute, float weight
     shoal_net_seed_gradient(net, weight);
     for (int u = net->n_units - 1; u >= 0 && !is_cancelled(compute); u--) {
         shoal_unit_backward(net, u, compute);
-        note_progress(compute);
         if (ready)
             tell_ready(net, u, ready, context);
+        note_done(compute);
     }
 }

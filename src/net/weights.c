@@ -130,15 +130,35 @@ Caffe__BlobProto *shoal_blob_to_proto(const ShoalBlob *blob, const float *data, 
         return NULL;
     caffe__blob_proto__init(proto);
     bool ok = set_shape(proto, blob);
-    ok = ok && (proto->data = copy_floats(data, blob->count));
-    if (ok)
-        proto->n_data = blob->count;
     if (ok && with_diff && (proto->diff = copy_floats(blob->diff, blob->count)))
         proto->n_diff = blob->count;
-    if (ok && (!with_diff || proto->diff))
-        return proto;
+    if (!ok || (with_diff && !proto->diff)) {
+        caffe__blob_proto__free_unpacked(proto, NULL);
+        return NULL;
+    }
+    proto->data = (float *)data; /* lent: it is only read */
+    proto->n_data = blob->count;
+    return proto;
+}
+
+void shoal_blob_proto_free(Caffe__BlobProto *proto) {
+    proto->data = NULL;
+    proto->n_data = 0;
     caffe__blob_proto__free_unpacked(proto, NULL);
-    return NULL;
+}
+
+static void free_layer(Caffe__LayerParameter *layer) {
+    for (size_t j = 0; j < layer->n_blobs; j++)
+        shoal_blob_proto_free(layer->blobs[j]);
+    layer->n_blobs = 0;
+    caffe__layer_parameter__free_unpacked(layer, NULL);
+}
+
+void shoal_net_proto_free(Caffe__NetParameter *proto) {
+    for (size_t i = 0; i < proto->n_layer; i++)
+        free_layer(proto->layer[i]);
+    proto->n_layer = 0;
+    caffe__net_parameter__free_unpacked(proto, NULL);
 }
 
 static Caffe__LayerParameter *layer_to_proto(const ShoalLayer *layer, bool with_diff) {
@@ -155,7 +175,7 @@ static Caffe__LayerParameter *layer_to_proto(const ShoalLayer *layer, bool with_
     }
     if (copy->n_blobs == (size_t)layer->n_params)
         return copy;
-    caffe__layer_parameter__free_unpacked(copy, NULL);
+    free_layer(copy);
     return NULL;
 }
 
@@ -174,7 +194,7 @@ ShoalStatus shoal_net_to_proto(const ShoalNet *net, bool with_diff, Caffe__NetPa
         proto->n_layer++;
     }
     if (!proto->name || proto->n_layer != (size_t)net->n_layers) {
-        caffe__net_parameter__free_unpacked(proto, NULL);
+        shoal_net_proto_free(proto);
         return shoal_error_memory(err, "a snapshot", 2 * net->data_count * sizeof(float));
     }
     *out = proto;

@@ -182,6 +182,13 @@ float *shoal_solver_history(ShoalSolver *solver, size_t *count) {
 
 /* ---- state ---- */
 
+void shoal_solver_proto_free(Caffe__SolverState *proto) {
+    for (size_t i = 0; i < proto->n_history; i++)
+        shoal_blob_proto_free(proto->history[i]);
+    proto->n_history = 0;
+    caffe__solver_state__free_unpacked(proto, NULL);
+}
+
 ShoalStatus shoal_solver_to_proto(const ShoalSolver *solver, int iter, int current_step,
                                   const char *learned_net, Caffe__SolverState **out,
                                   ShoalError *err) {
@@ -205,7 +212,7 @@ ShoalStatus shoal_solver_to_proto(const ShoalSolver *solver, int iter, int curre
         state->n_history++;
     }
     if (!state->learned_net || state->n_history != n) {
-        caffe__solver_state__free_unpacked(state, NULL);
+        shoal_solver_proto_free(state);
         return shoal_error_memory(err, "a snapshot", solver->params.data_count * sizeof(float));
     }
     *out = state;

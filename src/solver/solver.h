@@ -34,10 +34,11 @@ void shoal_solver_update(ShoalSolver *solver, const ShoalCompute *compute, float
 void shoal_solver_expose_update(ShoalSolver *solver);
 
 /* The state as Caffe's SolverState: iteration, current_step, name of the weights file, history.
- * Free with caffe__solver_state__free_unpacked(*out, NULL). */
+ * It borrows the history: free it first, with shoal_solver_proto_free. */
 ShoalStatus shoal_solver_to_proto(const ShoalSolver *solver, int iter, int current_step,
                                   const char *learned_net, Caffe__SolverState **out,
                                   ShoalError *err);
+void shoal_solver_proto_free(Caffe__SolverState *proto);
 /* The history from a SolverState. SHOAL_ERR_MODEL when its number of blobs or their sizes are not
  * this net's (nothing is changed then). */
 ShoalStatus shoal_solver_load_state(ShoalSolver *solver, const Caffe__SolverState *state,

@@ -13,6 +13,7 @@
 #include "base/stop.h"
 #include "train/coordinator_internal.h"
 #include "train/engine.h"
+#include "train/invite.h"
 
 enum {
     DEFAULT_HEARTBEAT_TIMEOUT = 1000,
@@ -223,20 +224,13 @@ static void say_goodbye(ShoalCoordinator *c) {
 
 /* ---- construction ---- */
 
-static ShoalStatus open_port(ShoalCoordinator *c, char *join, size_t size) {
+/* *listen: where, with the port that the system has chosen if there was none. */
+static ShoalStatus open_port(ShoalCoordinator *c, ShoalAddress *listen) {
     const char *where = c->options->listen ? c->options->listen : "127.0.0.1:0";
-    ShoalAddress address;
-    ShoalStatus status = shoal_address_parse(where, &address, c->err);
+    ShoalStatus status = shoal_address_parse(where, listen, c->err);
     if (!status)
-        status = shoal_socket_listen(&address, &c->listen_fd, c->err);
-    if (!status)
-        status = shoal_socket_local(c->listen_fd, &address, c->err);
-    if (status)
-        return status;
-    char text[SHOAL_ADDRESS_TEXT];
-    shoal_address_format(&address, text);
-    snprintf(join, size, "%s", text);
-    return SHOAL_OK;
+        status = shoal_socket_listen(listen, &c->listen_fd, c->err);
+    return status ? status : shoal_socket_local(c->listen_fd, listen, c->err);
 }
 
 uint64_t shoal_coordinator_generation(const ShoalCoordinator *c) {
@@ -314,6 +308,14 @@ static ShoalStatus choose_balance(ShoalCoordinator *c) {
     return shoal_balance_create(NULL, &c->balance, c->err);
 }
 
+static ShoalStatus check_announce(ShoalCoordinator *c) {
+    const char *announce = c->options->announce;
+    if (!announce || !strcmp(announce, "on") || !strcmp(announce, "off"))
+        return SHOAL_OK;
+    return shoal_error_set(c->err, SHOAL_ERR_ARGUMENT, "announce is '%s'; there are on and off",
+                           announce);
+}
+
 static ShoalStatus prepare(ShoalCoordinator *c) {
     ShoalDirectorOptions director = {.train = c->options,
                                      .check_files = true,
@@ -321,6 +323,8 @@ static ShoalStatus prepare(ShoalCoordinator *c) {
     ShoalStatus status = shoal_shuffle_find(c->options->shuffle, &director.shuffle, c->err);
     if (!status)
         status = choose_wire(c);
+    if (!status)
+        status = check_announce(c);
     if (!status)
         status = shoal_director_create(c->job, &director, &c->director, c->err);
     if (!status && !shoal_coordinator_grow_peers(c))
@@ -330,29 +334,56 @@ static ShoalStatus prepare(ShoalCoordinator *c) {
     if (!status)
         status = make_holdings(c);
     if (!status)
+        status = shoal_probe_server_create(NULL, NULL, &c->probes, c->err);
+    if (!status)
         status = choose_balance(c);
     return status ? status : make_cluster(c);
 }
 
-static void announce(const ShoalCoordinator *c, const char *join, const char *token) {
-    char text[512];
+/* Tells people how others join, one line for each way to reach this machine. */
+static void invite(const ShoalCoordinator *c, const ShoalAddress *listen, const char *token) {
+    ShoalAddress addresses[SHOAL_INVITE_ADDRESSES];
+    char text[2048], where[SHOAL_ADDRESS_TEXT], command[512];
     int workers = c->options->workers > 0 ? c->options->workers : 1;
-    /* "Any address" is good for listening only. */
-    bool any = !strncmp(join, "0.0.0.0:", 8) || !strncmp(join, "[::]:", 5);
-    snprintf(text, sizeof text,
-             "Waiting for %d worker%s at %s. On each machine:\n"
-             "    SHOAL_TOKEN=%s shoal worker --join=%s%s",
-             workers, workers == 1 ? "" : "s", join, c->options->token ? "..." : token,
-             any ? "ADDRESS-OF-THIS-MACHINE" : "", any ? strrchr(join, ':') : join);
+    int n = shoal_invite_addresses(listen, addresses);
+    shoal_address_format(listen, where);
+    int used = snprintf(text, sizeof text, "Waiting for %d worker%s at %s. On each %s:", workers,
+                        workers == 1 ? "" : "s", where, n > 1 ? "machine one of" : "machine");
+    for (int i = 0; i < n && used > 0 && (size_t)used < sizeof text; i++) {
+        shoal_invite_command(&addresses[i], c->options->token ? "..." : token, command,
+                             sizeof command);
+        used += snprintf(text + used, sizeof text - (size_t)used, "\n    %s", command);
+    }
     ShoalEvent event = {.kind = SHOAL_EVENT_WAITING, .text = text};
+    shoal_invite_command(&addresses[0], token, command, sizeof command);
+    if (!c->options->token && !shoal_invite_is_local(&addresses[0]))
+        event.command = command;
     shoal_director_emit(c->director, &event);
 }
 
-static ShoalStatus start_workers(ShoalCoordinator *c, const char *join, const char *token) {
+/* A network on which nobody can be told anything must not keep the run from going on. */
+static void announce(ShoalCoordinator *c, const ShoalAddress *listen) {
+    const char *asked = c->options->announce;
+    if (asked ? !strcmp(asked, "off") : shoal_invite_is_local(listen))
+        return;
+    ShoalError err = {0};
+    if (shoal_announce_begin(NULL, listen, &c->announcement, &err)) {
+        char text[sizeof err.text + 100];
+        snprintf(text, sizeof text, "Workers cannot find this run by --discover: %s", err.text);
+        ShoalEvent event = {.kind = SHOAL_EVENT_NOTE, .text = text};
+        shoal_director_emit(c->director, &event);
+    }
+}
+
+static ShoalStatus start_workers(ShoalCoordinator *c, const ShoalAddress *listen,
+                                 const char *token) {
     if (c->options->listen) {
-        announce(c, join, token);
+        invite(c, listen, token);
+        announce(c, listen);
         return SHOAL_OK;
     }
+    char join[SHOAL_ADDRESS_TEXT];
+    shoal_address_format(listen, join);
     int workers = c->options->workers > 0 ? c->options->workers : 1;
     int share = shoal_cpu_cores() / workers;
     int threads = c->options->engine.threads > 0 ? c->options->engine.threads
@@ -363,7 +394,8 @@ static ShoalStatus start_workers(ShoalCoordinator *c, const char *join, const ch
 }
 
 static ShoalStatus run(ShoalCoordinator *c) {
-    char join[SHOAL_ADDRESS_TEXT], made[SHOAL_AUTH_TOKEN_TEXT];
+    ShoalAddress listen;
+    char made[SHOAL_AUTH_TOKEN_TEXT];
     const char *token = c->options->token;
     if (!token) {
         shoal_auth_token_generate(made);
@@ -377,9 +409,9 @@ static ShoalStatus run(ShoalCoordinator *c) {
     if (!status)
         status = prepare(c);
     if (!status)
-        status = open_port(c, join, sizeof join);
+        status = open_port(c, &listen);
     if (!status)
-        status = start_workers(c, join, token);
+        status = start_workers(c, &listen, token);
     if (!status) {
         status = run_loop(c);
         say_goodbye(c);
@@ -404,6 +436,8 @@ static void close_flight(ShoalFlight *flight) {
 }
 
 static void close_coordinator(ShoalCoordinator *c) {
+    shoal_announce_end(c->announcement);
+    shoal_probe_server_destroy(c->probes);
     while (c->n_peers)
         shoal_coordinator_remove_peer(c, 0);
     if (c->listen_fd >= 0)

@@ -6,11 +6,13 @@
 
 #include "cluster/balance.h"
 #include "cluster/holdings.h"
+#include "discovery/discovery.h"
 #include "train/children.h"
 #include "train/chunk.h"
 #include "train/coordinator.h"
 #include "train/handshake.h"
-#include "train/vitals.h"
+#include "train/probe.h"
+#include "device/vitals.h"
 
 /* What the coordinator's files share: coordinator.c (life and loop), coordinator_peers.c (who
  * connects, and what workers say), coordinator_rounds.c (what the core wants done),
@@ -23,7 +25,8 @@ enum {
      * when everybody has that state. */
     SHOAL_COORDINATOR_FLIGHTS = 4 * SHOAL_COORDINATOR_WINDOW,
     SHOAL_COORDINATOR_GREETING_MS = 10000, /* for a stranger to prove itself */
-    SHOAL_COORDINATOR_STRANGERS = 256      /* most at a time */
+    SHOAL_COORDINATOR_STRANGERS = 256,     /* most at a time */
+    SHOAL_COORDINATOR_RESTERS = 64         /* that are shown; of more, the oldest are forgotten */
 };
 
 /* What a worker did since the last displayed iteration. */
@@ -44,8 +47,14 @@ typedef struct ShoalPeer {
     int capacity;         /* samples of a training batch at once */
     int store;            /* number of its cache in holdings, or -1 */
     ShoalVitals vitals;
+    float duty; /* part of the time that it lets itself compute */
     ShoalTally tally;
 } ShoalPeer;
+
+/* A worker that has left to rest and is not back yet. */
+typedef struct ShoalRester {
+    char name[96], reason[160];
+} ShoalRester;
 
 /* A round between its plan and its completion. */
 typedef struct ShoalFlight {
@@ -68,6 +77,8 @@ typedef struct ShoalCoordinator {
     uint64_t first_generation; /* the number of the first one; 0: none yet */
     ShoalWireFormat format;
     int listen_fd;
+    ShoalProbeServer *probes; /* for those who only measure the link */
+    ShoalAnnouncement *announcement; /* NULL: nobody is told of this run */
     ShoalPeer **peers;
     int n_peers, peers_size;
     uint64_t next_id;
@@ -95,6 +106,9 @@ typedef struct ShoalCoordinator {
 
     ShoalWorkerStatus *statuses;
     int statuses_size;
+    ShoalRester resters[SHOAL_COORDINATOR_RESTERS];
+    ShoalRestingStatus resting[SHOAL_COORDINATOR_RESTERS];
+    int n_resters;
     ShoalClusterStatus status;
     double tally_rounds; /* iterations since the last displayed one */
     uint64_t lost_ns;    /* when the first worker was lost since the last complete round; 0: none */
@@ -118,6 +132,12 @@ uint64_t shoal_coordinator_generation(const ShoalCoordinator *c);
 
 /* Makes the job's bytes and its name. Before anyone has joined, and when the job's seed changes. */
 ShoalStatus shoal_coordinator_pack_job(ShoalCoordinator *c);
+
+/* ---- coordinator_status.c ---- */
+
+/* The peer leaves to rest, for this reason; it is (back) at work. */
+void shoal_coordinator_note_rest(ShoalCoordinator *c, const ShoalPeer *peer, const char *reason);
+void shoal_coordinator_note_work(ShoalCoordinator *c, const ShoalPeer *peer);
 
 /* ---- coordinator_peers.c ---- */
 

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "train/coordinator_internal.h"
+#include "train/probe.h"
 
 /* ---- peers ---- */
 
@@ -66,6 +67,7 @@ void shoal_coordinator_add_peer(ShoalCoordinator *c, int fd) {
     peer->id = c->next_id++;
     peer->store = -1;
     peer->vitals.battery = -1;
+    peer->duty = 1;
     peer->deadline_ms = shoal_clock_ms() + SHOAL_COORDINATOR_GREETING_MS;
     c->peers[c->n_peers++] = peer;
 }
@@ -171,6 +173,7 @@ static void admit(ShoalCoordinator *c, ShoalPeer *peer) {
     snprintf(peer->name, sizeof peer->name, "%s #%lld",
              peer->info.info.name[0] ? peer->info.info.name : peer->info.info.address,
              (long long)peer->info.info.pid);
+    shoal_coordinator_note_work(c, peer);
 }
 
 static void greet(ShoalCoordinator *c, ShoalPeer *peer, const ShoalFrame *frame) {
@@ -181,8 +184,14 @@ static void greet(ShoalCoordinator *c, ShoalPeer *peer, const ShoalFrame *frame)
         shoal_coordinator_lose(c, peer, err.text);
         return;
     }
-    if (joined)
+    if (joined && peer->info.probe) {
+        /* No worker: the core never hears of it. */
+        shoal_probe_server_adopt(c->probes, peer->channel, &peer->info);
+        peer->channel = NULL;
+        peer->broken = true;
+    } else if (joined) {
         admit(c, peer);
+    }
 }
 
 /* ---- what workers say ---- */
@@ -349,9 +358,11 @@ static void take_heartbeat(ShoalCoordinator *c, ShoalPeer *peer, const ShoalFram
         nonsense(c, peer);
     } else {
         peer->vitals = (ShoalVitals){.temperature = beat->temperature,
+                                     .battery_temperature = beat->battery_temperature,
                                      .clock = beat->clock,
                                      .battery = beat->battery,
                                      .charging = beat->charging};
+        peer->duty = beat->duty > 0 && beat->duty < 1 ? beat->duty : 1;
         shoal_cluster_progress(c->cluster, shoal_clock_ms(), peer->id,
                                (ShoalClusterStage)beat->stage, beat->progress);
     }
@@ -403,6 +414,20 @@ static void take_failure(ShoalCoordinator *c, ShoalPeer *peer, const ShoalFrame 
                         blames_the_job(status) ? SHOAL_ERR_LOST : status, text);
 }
 
+static void take_leave(ShoalCoordinator *c, ShoalPeer *peer, const ShoalFrame *frame) {
+    Shoal__Leave *leave = (Shoal__Leave *)shoal_message_unpack(&shoal__leave__descriptor, frame);
+    if (!leave) {
+        nonsense(c, peer);
+        return;
+    }
+    char reason[160];
+    shoal_message_text(leave->reason, reason, sizeof reason);
+    shoal__leave__free_unpacked(leave, NULL);
+    shoal_coordinator_note_rest(c, peer, reason);
+    peer->broken = true;
+    shoal_cluster_rest(c->cluster, shoal_clock_ms(), peer->id, reason);
+}
+
 void shoal_coordinator_take(ShoalCoordinator *c, ShoalPeer *peer, const ShoalFrame *frame) {
     if (!peer->joined) {
         greet(c, peer, frame);
@@ -436,6 +461,9 @@ void shoal_coordinator_take(ShoalCoordinator *c, ShoalPeer *peer, const ShoalFra
         break;
     case SHOAL_MESSAGE_FAILURE:
         take_failure(c, peer, frame);
+        break;
+    case SHOAL_MESSAGE_LEAVE:
+        take_leave(c, peer, frame);
         break;
     default:
         shoal_coordinator_lose(c, peer, "sent a message of an unknown kind");

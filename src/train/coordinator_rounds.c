@@ -388,7 +388,7 @@ static void lost(ShoalCoordinator *c, const ShoalClusterAction *action) {
     snprintf(text, sizeof text, "%s%s", when, action->text);
     if (!c->lost_ns)
         c->lost_ns = shoal_clock_ns();
-    shoal_coordinator_emit(c, SHOAL_EVENT_LOST, text);
+    shoal_coordinator_emit(c, action->rests ? SHOAL_EVENT_RESTING : SHOAL_EVENT_LOST, text);
 }
 
 static ShoalStatus fail(ShoalCoordinator *c, const ShoalClusterAction *action) {

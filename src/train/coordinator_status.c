@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
 #include <string.h>
 
 #include "base/memory.h"
@@ -15,7 +16,7 @@ void shoal_coordinator_emit(ShoalCoordinator *c, ShoalEventKind kind, const char
                         .n_workers = (int)n};
     if (kind == SHOAL_EVENT_JOINED)
         event.n_workers = (int)shoal_cluster_prepared_count(c->cluster) + 1;
-    if (kind == SHOAL_EVENT_LOST)
+    if (kind == SHOAL_EVENT_LOST || kind == SHOAL_EVENT_RESTING)
         event.n_workers = (int)shoal_cluster_prepared_count(c->cluster);
     shoal_director_emit(c->director, &event);
 }
@@ -45,7 +46,9 @@ static void fill_worker(const ShoalPeer *peer, int share, ShoalWorkerStatus *sta
                                   .communication = ns > 0 ? tally->exposed_ns / ns : 0,
                                   .waiting = ns > 0 ? tally->waiting_ns / ns : 0,
                                   .temperature = (double)peer->vitals.temperature,
+                                  .battery_temperature = (double)peer->vitals.battery_temperature,
                                   .clock = (double)peer->vitals.clock,
+                                  .duty = (double)peer->duty,
                                   .battery = peer->vitals.battery,
                                   .charging = peer->vitals.charging};
 }
@@ -60,6 +63,30 @@ static bool has_room(ShoalCoordinator *c, size_t n) {
     c->statuses = statuses;
     c->statuses_size = (int)n;
     return true;
+}
+
+void shoal_coordinator_note_work(ShoalCoordinator *c, const ShoalPeer *peer) {
+    int kept = 0;
+    for (int i = 0; i < c->n_resters; i++)
+        if (strcmp(c->resters[i].name, peer->name) != 0)
+            c->resters[kept++] = c->resters[i];
+    c->n_resters = kept;
+}
+
+void shoal_coordinator_note_rest(ShoalCoordinator *c, const ShoalPeer *peer, const char *reason) {
+    shoal_coordinator_note_work(c, peer);
+    if (c->n_resters == SHOAL_COORDINATOR_RESTERS)
+        memmove(c->resters, c->resters + 1, (size_t)--c->n_resters * sizeof *c->resters);
+    ShoalRester *rester = &c->resters[c->n_resters++];
+    snprintf(rester->name, sizeof rester->name, "%s", peer->name);
+    snprintf(rester->reason, sizeof rester->reason, "%s", reason);
+}
+
+static int list_resting(ShoalCoordinator *c) {
+    for (int i = 0; i < c->n_resters; i++)
+        c->resting[i] =
+            (ShoalRestingStatus){.name = c->resters[i].name, .reason = c->resters[i].reason};
+    return c->n_resters;
 }
 
 const ShoalClusterStatus *shoal_coordinator_status(ShoalCoordinator *c, const ShoalFlight *flight) {
@@ -89,6 +116,8 @@ const ShoalClusterStatus *shoal_coordinator_status(ShoalCoordinator *c, const Sh
     double records = sum.sent_records + sum.held_records, before = c->status.cached;
     c->status = (ShoalClusterStatus){.workers = c->statuses,
                                      .n_workers = shown,
+                                     .resting = c->resting,
+                                     .n_resting = list_resting(c),
                                      .generation = shoal_coordinator_generation(c),
                                      .communication_ms = sum.communication_ns * 1e-6 / each,
                                      .exposed_ms = sum.exposed_ns * 1e-6 / each,

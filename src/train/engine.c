@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "train/cores.h"
 
 static ShoalStatus choose_plan(const char *name, ShoalReplicaPlan *plan, ShoalError *err) {
     static const char *const names[] = {"auto", "fused", "plain"};
@@ -30,7 +31,6 @@ static ShoalStatus choose_switch(const char *name, const char *asked, bool *on, 
 
 ShoalStatus shoal_engine_choose(const ShoalEngineOptions *asked, int threads,
                                 ShoalReplicaOptions *options, ShoalError *err) {
-    options->threads = asked->threads > 0 ? asked->threads : threads;
     bool winograd = true, recompute = true;
     ShoalStatus status = choose_switch("winograd", asked->winograd, &winograd, err);
     options->no_winograd = !winograd;
@@ -39,5 +39,15 @@ ShoalStatus shoal_engine_choose(const ShoalEngineOptions *asked, int threads,
     options->no_recompute = !recompute;
     if (!status)
         status = choose_plan(asked->plan, &options->plan, err);
-    return status ? status : shoal_cpu_level_choose(asked->cpu, &options->level, err);
+    if (!status)
+        status = shoal_cpu_level_choose(asked->cpu, &options->level, err);
+    if (status)
+        return status;
+    options->threads = asked->threads > 0 ? asked->threads : threads;
+    if (options->threads == 0) {
+        ShoalCpuChoice choice;
+        shoal_cores_choose(options->level, 0, &choice);
+        options->threads = choice.threads;
+    }
+    return SHOAL_OK;
 }

@@ -278,6 +278,18 @@ static ShoalStatus send_join(Joining *joining, const ShoalJoinRequest *request, 
     return send_message(joining->channel, SHOAL_MESSAGE_JOIN, &join.base, err);
 }
 
+static ShoalStatus send_probe(Joining *joining, uint16_t probe_port, ShoalError *err) {
+    unsigned char proof[SHOAL_AUTH_BYTES];
+    shoal_auth_prove(joining->key, SHOAL_AUTH_WORKER, joining->nonce, joining->coordinator_nonce,
+                     joining->context, sizeof joining->context, proof);
+    Shoal__Join join = SHOAL__JOIN__INIT;
+    join.proof = (ProtobufCBinaryData){sizeof proof, proof};
+    join.pid = getpid();
+    join.probe = true;
+    join.probe_port = probe_port;
+    return send_message(joining->channel, SHOAL_MESSAGE_JOIN, &join.base, err);
+}
+
 /* Has it all it needs, and does it answer this request? */
 static bool sensible(const Shoal__Welcome *welcome, const ShoalJoinRequest *request) {
     if (welcome->window < 1 || welcome->window > SHOAL_CLUSTER_MAX_WINDOW)
@@ -318,19 +330,24 @@ static ShoalStatus take_welcome(const Joining *joining, const ShoalJoinRequest *
     return SHOAL_OK;
 }
 
+/* Up to the point where the channel is secured and the coordinator known. */
+static ShoalStatus meet(Joining *joining, ShoalError *err) {
+    ShoalFrame frame;
+    shoal_auth_random(joining->nonce, sizeof joining->nonce);
+    shoal_auth_keypair(joining->public_key, joining->secret_key);
+    ShoalStatus status = send_hello(joining, err);
+    if (!status)
+        status = expect(joining, SHOAL_MESSAGE_CHALLENGE, &frame, err);
+    return status ? status : take_challenge(joining, &frame, err);
+}
+
 ShoalStatus shoal_handshake_join(ShoalChannel *channel, const ShoalAuthKey *key,
                                  const ShoalJoinRequest *request, uint64_t deadline_ms,
                                  ShoalJoined *joined, ShoalError *err) {
     Joining joining = {.channel = channel, .key = key, .deadline_ms = deadline_ms};
     ShoalFrame frame;
-    shoal_auth_random(joining.nonce, sizeof joining.nonce);
-    shoal_auth_keypair(joining.public_key, joining.secret_key);
     joined->forget = false;
-    ShoalStatus status = send_hello(&joining, err);
-    if (!status)
-        status = expect(&joining, SHOAL_MESSAGE_CHALLENGE, &frame, err);
-    if (!status)
-        status = take_challenge(&joining, &frame, err);
+    ShoalStatus status = meet(&joining, err);
     if (!status)
         status = send_join(&joining, request, err);
     if (!status)
@@ -339,6 +356,19 @@ ShoalStatus shoal_handshake_join(ShoalChannel *channel, const ShoalAuthKey *key,
         status = take_welcome(&joining, request, &frame, joined, err);
     if (status)
         joined->forget = joining.forget;
+    shoal_auth_forget(&joining, sizeof joining);
+    return status;
+}
+
+ShoalStatus shoal_handshake_probe(ShoalChannel *channel, const ShoalAuthKey *key,
+                                  uint16_t probe_port, uint64_t deadline_ms, ShoalError *err) {
+    Joining joining = {.channel = channel, .key = key, .deadline_ms = deadline_ms};
+    ShoalFrame frame;
+    ShoalStatus status = meet(&joining, err);
+    if (!status)
+        status = send_probe(&joining, probe_port, err);
+    if (!status)
+        status = expect(&joining, SHOAL_MESSAGE_PROBE, &frame, err);
     shoal_auth_forget(&joining, sizeof joining);
     return status;
 }
@@ -424,7 +454,9 @@ static ShoalStatus answer_hello(ShoalGreeting *greeting, ShoalChannel *channel,
 /* What is wrong with the fields of a Join, or NULL. */
 static const char *join_fault(const Shoal__Join *join) {
     const Shoal__Version *version = join->version;
-    if (join->ring_port < 1 || join->ring_port > UINT16_MAX)
+    if (join->probe_port > UINT16_MAX)
+        return "malformed request to measure: no port";
+    if (!join->probe && (join->ring_port < 1 || join->ring_port > UINT16_MAX))
         return "malformed request to join: no port for the ring";
     if (join->cores > MOST_CORES || join->threads > MOST_CORES)
         return "malformed request to join: number of cores or threads";
@@ -450,7 +482,9 @@ static void describe(ShoalChannel *channel, const Shoal__Join *join, ShoalJoinIn
                            .session = join->session,
                            .has_cache = join->cache_id.len > 0,
                            .cache_bytes = join->cache_id.len > 0 ? join->cache_bytes : 0};
-    info->ring_port = (uint16_t)join->ring_port;
+    out->probe = join->probe;
+    out->probe_port = (uint16_t)join->probe_port;
+    info->ring_port = (uint16_t)(join->probe ? 0 : join->ring_port);
     info->pid = join->pid;
     info->generation = join->generation;
     if (!shoal_socket_peer(shoal_channel_fd(channel), &address, NULL)) {

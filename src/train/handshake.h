@@ -64,6 +64,11 @@ ShoalStatus shoal_handshake_join(ShoalChannel *channel, const ShoalAuthKey *key,
                                  const ShoalJoinRequest *request, uint64_t deadline_ms,
                                  ShoalJoined *joined, ShoalError *err);
 
+/* The same for one who only measures the link (train/probe.h): no worker, and nobody hears of it
+ * but the probe server that answers. probe_port: where it lets others measure; 0: nowhere. */
+ShoalStatus shoal_handshake_probe(ShoalChannel *channel, const ShoalAuthKey *key,
+                                  uint16_t probe_port, uint64_t deadline_ms, ShoalError *err);
+
 /* ---- the coordinator's side: one frame at a time ---- */
 
 #define SHOAL_HANDSHAKE_CONTEXT_BYTES (5 + 4 + 2 * SHOAL_AUTH_BYTES)
@@ -79,7 +84,9 @@ typedef struct ShoalGreeting {
  * are UTF-8 without control characters. */
 typedef struct ShoalJoinInfo {
     ShoalClusterInfo info; /* generation: at least that of `version` */
-    int cores, threads;    /* 0: unknown */
+    bool probe; /* no worker: goes to a probe server; of info only address and name count */
+    uint16_t probe_port; /* 0: none */
+    int cores, threads;  /* 0: unknown */
     char cpu[32];
     bool has_job_id;
     unsigned char job_id[SHOAL_HANDSHAKE_ID_BYTES];
@@ -93,8 +100,9 @@ typedef struct ShoalJoinInfo {
 
 /* Answers a stranger's frame; after the first one the channel is secured. *joined true: the
  * stranger has proved itself, and *info says who it is; the caller answers with a Welcome or a
- * Refuse. On an error (SHOAL_ERR_PROTOCOL, _AUTH, _MEMORY) the caller closes the connection; a
- * Refuse is already sent where that helps an honest peer. */
+ * Refuse (with info->probe: shoal_probe_server_adopt does). On an error (SHOAL_ERR_PROTOCOL, _AUTH,
+ * _MEMORY) the caller closes the connection; a Refuse is already sent where that helps an honest
+ * peer. */
 ShoalStatus shoal_handshake_answer(ShoalGreeting *greeting, ShoalChannel *channel,
                                    const ShoalAuthKey *key, const ShoalFrame *frame, bool *joined,
                                    ShoalJoinInfo *info, ShoalError *err);

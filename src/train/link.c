@@ -10,11 +10,17 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/stop.h"
+#include "base/system.h"
+#include "device/vitals.h"
 #include "shoal/shoal.h"
 #include "train/link_internal.h"
-#include "train/vitals.h"
 
-enum { GOODBYE_MS = 3000, STOP_POLL_MS = 500, VITALS_MS = 1000 };
+enum {
+    GOODBYE_MS = 3000,
+    STOP_POLL_MS = 500,
+    VITALS_MS = 1000,
+    BACKLOG_BYTES = 4 << 20 /* on its way to the coordinator; a snapshot is much larger */
+};
 
 static void signal_fd(int fd) {
     uint64_t one = 1;
@@ -45,6 +51,7 @@ static ShoalStatus post(ShoalLink *link, ShoalMessageType type, const ProtobufCM
     else
         link->first_post = item;
     link->last_post = item;
+    link->posted_bytes += item->size;
     pthread_mutex_unlock(&link->lock);
     signal_fd(link->post_fd);
     return SHOAL_OK;
@@ -75,15 +82,14 @@ ShoalStatus shoal_link_post_report(ShoalLink *link, const Shoal__Report *report,
     return post(link, SHOAL_MESSAGE_REPORT, &report->base, report->generation, report->round, err);
 }
 
-ShoalStatus shoal_link_post_chunks(ShoalLink *link, Shoal__ChunkKind kind, uint64_t round,
-                                   const void *bytes, size_t size, ShoalError *err) {
-    ShoalStatus status = SHOAL_OK;
-    for (size_t at = 0; at < size && !status;) {
-        Shoal__Chunk chunk;
-        at = shoal_chunk_cut(kind, round, bytes, size, at, &chunk);
-        status = post(link, SHOAL_MESSAGE_CHUNK, &chunk.base, 0, 0, err);
-    }
-    return status;
+ShoalStatus shoal_link_post_chunk(ShoalLink *link, const Shoal__Chunk *chunk, ShoalError *err) {
+    pthread_mutex_lock(&link->lock);
+    while (link->posted_bytes > BACKLOG_BYTES && !link->over)
+        pthread_cond_wait(&link->changed, &link->lock);
+    bool over = link->over;
+    pthread_mutex_unlock(&link->lock);
+    return over ? shoal_error_set(err, SHOAL_ERR_LOST, "the connection to the coordinator ended")
+                : post(link, SHOAL_MESSAGE_CHUNK, &chunk->base, 0, 0, err);
 }
 
 void shoal_link_post_aborted(ShoalLink *link, uint64_t generation, int suspect_rank,
@@ -211,6 +217,10 @@ bool shoal_link_forgets(const ShoalLink *link) {
     return link->forget;
 }
 
+bool shoal_link_rests(const ShoalLink *link) {
+    return link->rests;
+}
+
 uint64_t shoal_link_generation(ShoalLink *link) {
     pthread_mutex_lock(&link->lock);
     uint64_t generation = link->generation;
@@ -255,23 +265,39 @@ static void note_post(ShoalLink *link, const ShoalPost *item) {
         shoal_worker_ring_lost(&link->core, item->generation);
 }
 
-static ShoalStatus send_posts(ShoalLink *link, ShoalError *err) {
+/* The oldest post, while the connection has not too much to do; NULL: none. */
+static ShoalPost *take_post(ShoalLink *link) {
+    if (shoal_channel_pending(link->channel) > BACKLOG_BYTES)
+        return NULL;
     pthread_mutex_lock(&link->lock);
     ShoalPost *item = link->first_post;
-    link->first_post = link->last_post = NULL;
+    if (item) {
+        link->first_post = item->next;
+        if (!item->next)
+            link->last_post = NULL;
+        link->posted_bytes -= item->size;
+        pthread_cond_broadcast(&link->changed);
+    }
     pthread_mutex_unlock(&link->lock);
+    return item;
+}
+
+static ShoalStatus send_posts(ShoalLink *link, ShoalError *err) {
     ShoalStatus status = SHOAL_OK;
-    while (item) {
-        ShoalPost *next = item->next;
-        if (!status) {
-            note_post(link, item);
-            status = shoal_channel_queue(link->channel, (uint16_t)item->type, item->payload,
-                                         item->size, err);
-        }
+    for (ShoalPost *item; !status && (item = take_post(link));) {
+        note_post(link, item);
+        status = shoal_channel_queue(link->channel, (uint16_t)item->type, item->payload, item->size,
+                                     err);
         shoal_free(item);
-        item = next;
     }
     return status;
+}
+
+static bool has_posts(ShoalLink *link) {
+    pthread_mutex_lock(&link->lock);
+    bool any = link->first_post != NULL;
+    pthread_mutex_unlock(&link->lock);
+    return any;
 }
 
 static ShoalStatus receive_all(ShoalLink *link, bool *over, ShoalError *err) {
@@ -297,6 +323,33 @@ static ShoalStatus receive_all(ShoalLink *link, bool *over, ShoalError *err) {
     }
 }
 
+static ShoalReplica *replica_of(ShoalLink *link) {
+    pthread_mutex_lock(&link->lock);
+    ShoalReplica *replica = link->replica;
+    pthread_mutex_unlock(&link->lock);
+    return replica;
+}
+
+/* Looks how the device is, and does what is good for it: computes less, or leaves to rest. */
+static ShoalStatus keep_well(ShoalLink *link, ShoalError *err) {
+    uint64_t now = shoal_clock_ms();
+    if (now < link->next_vitals_ms)
+        return SHOAL_OK;
+    link->next_vitals_ms = now + VITALS_MS;
+    shoal_vitals_read(shoal_system_root(), &link->vitals);
+    const ShoalCareAdvice *advice = shoal_care_observe(link->care, now, &link->vitals);
+    ShoalReplica *replica = replica_of(link);
+    if (replica)
+        shoal_replica_set_duty(replica, advice->duty);
+    if (!advice->rest)
+        return SHOAL_OK;
+    Shoal__Leave message = SHOAL__LEAVE__INIT;
+    message.reason = (char *)advice->text;
+    link->rests = true;
+    (void)shoal_message_queue(link->channel, SHOAL_MESSAGE_LEAVE, &message.base, NULL);
+    return shoal_error_set(err, SHOAL_ERR_LOST, "resting: %s", advice->text);
+}
+
 static ShoalStatus keep_heartbeat(ShoalLink *link, ShoalError *err) {
     uint64_t now = shoal_clock_ms();
     if (now >= link->heard_ms + link->silence_ms)
@@ -307,17 +360,13 @@ static ShoalStatus keep_heartbeat(ShoalLink *link, ShoalError *err) {
         return SHOAL_OK;
     link->next_heartbeat_ms = now + link->heartbeat_ms;
     Shoal__Heartbeat message = SHOAL__HEARTBEAT__INIT;
-    if (now >= link->next_vitals_ms)
-        shoal_vitals_read("/", &link->vitals);
-    if (now >= link->next_vitals_ms)
-        link->next_vitals_ms = now + VITALS_MS;
     message.temperature = link->vitals.temperature;
     message.clock = link->vitals.clock;
     message.battery = link->vitals.battery;
     message.charging = link->vitals.charging;
-    pthread_mutex_lock(&link->lock);
-    const ShoalReplica *replica = link->replica;
-    pthread_mutex_unlock(&link->lock);
+    message.battery_temperature = link->vitals.battery_temperature;
+    message.duty = link->care->advice.duty;
+    const ShoalReplica *replica = replica_of(link);
     if (replica) {
         message.stage = (Shoal__Stage)shoal_replica_stage(replica);
         message.progress = shoal_replica_progress(replica);
@@ -340,6 +389,8 @@ static void wait_for_work(ShoalLink *link) {
     };
     int timeout = shoal_socket_timeout_ms(link->next_heartbeat_ms);
     timeout = timeout < 0 || timeout > STOP_POLL_MS ? STOP_POLL_MS : timeout;
+    if (!out && has_posts(link)) /* held back when there was too much to send */
+        timeout = 0;
     if (poll(polls, 2, timeout) > 0 && polls[1].revents) {
         uint64_t count;
         ssize_t n = read(link->post_fd, &count, sizeof count);
@@ -360,6 +411,8 @@ static ShoalStatus serve(ShoalLink *link, ShoalError *err) {
         if (!status)
             status = receive_all(link, &over, err);
         if (!status)
+            status = keep_well(link, err);
+        if (!status)
             status = keep_heartbeat(link, err);
         if (!status)
             status = shoal_channel_flush(link->channel, err);
@@ -370,13 +423,13 @@ static ShoalStatus serve(ShoalLink *link, ShoalError *err) {
 /* What was posted last (why this worker fails) still has to leave. */
 static void flush_rest(ShoalLink *link) {
     uint64_t deadline = shoal_clock_ms() + GOODBYE_MS;
-    if (send_posts(link, NULL))
-        return;
-    while (shoal_channel_wants_write(link->channel) && shoal_clock_ms() < deadline) {
-        if (shoal_channel_flush(link->channel, NULL))
+    while (shoal_clock_ms() < deadline) {
+        if (send_posts(link, NULL) || shoal_channel_flush(link->channel, NULL))
             return;
         if (shoal_channel_wants_write(link->channel))
             shoal_clock_sleep_ms(2);
+        else if (!has_posts(link))
+            return;
     }
 }
 
@@ -443,6 +496,7 @@ ShoalStatus shoal_link_create(const ShoalLinkOptions *options, ShoalLink **out, 
     link->stop = options->stop;
     link->ring = options->ring;
     link->cache = options->cache;
+    link->care = options->care;
     link->heartbeat_ms = joined->heartbeat_ms;
     link->silence_ms = joined->silence_ms;
     link->heard_ms = shoal_clock_ms();

@@ -6,6 +6,7 @@
 
 #include "collective/ring.h"
 #include "data/cache.h"
+#include "device/care.h"
 #include "train/handshake.h"
 #include "train/replica.h"
 
@@ -48,6 +49,7 @@ typedef struct ShoalLinkOptions {
     volatile sig_atomic_t *stop; /* may be NULL */
     ShoalCollective *ring;       /* is aborted when a generation ends */
     ShoalCache *cache;           /* the link's thread uses it; NULL: nothing is kept */
+    ShoalCare *care;             /* the link's thread asks it how much to compute */
 } ShoalLinkOptions;
 
 ShoalStatus shoal_link_create(const ShoalLinkOptions *options, ShoalLink **out, ShoalError *err);
@@ -75,6 +77,8 @@ void shoal_link_finish(ShoalLink *link, ShoalOrder *order);
  * coordinator. */
 bool shoal_link_is_final(const ShoalLink *link);
 bool shoal_link_forgets(const ShoalLink *link);
+/* The device needs a rest, and the coordinator has been told. */
+bool shoal_link_rests(const ShoalLink *link);
 /* The highest generation that was announced. */
 uint64_t shoal_link_generation(ShoalLink *link);
 
@@ -84,8 +88,8 @@ ShoalStatus shoal_link_post_prepared(ShoalLink *link, int capacity, uint64_t cac
 ShoalStatus shoal_link_post_ready(ShoalLink *link, uint64_t generation, ShoalClusterVersion version,
                                   int current_step, ShoalError *err);
 ShoalStatus shoal_link_post_report(ShoalLink *link, const Shoal__Report *report, ShoalError *err);
-ShoalStatus shoal_link_post_chunks(ShoalLink *link, Shoal__ChunkKind kind, uint64_t round,
-                                   const void *bytes, size_t size, ShoalError *err);
+/* Waits while much is still to be sent. SHOAL_ERR_LOST: the connection ended meanwhile. */
+ShoalStatus shoal_link_post_chunk(ShoalLink *link, const Shoal__Chunk *chunk, ShoalError *err);
 /* The ring broke, but this worker lives. */
 void shoal_link_post_aborted(ShoalLink *link, uint64_t generation, int suspect_rank,
                              const char *text);

@@ -9,7 +9,6 @@
 #include "cluster/worker.h"
 #include "train/chunk.h"
 #include "train/link.h"
-#include "train/vitals.h"
 
 /* Shared by link.c (life, what goes out) and link_take.c (what comes in). */
 
@@ -43,6 +42,7 @@ struct ShoalLink {
     volatile sig_atomic_t *stop;
     ShoalCollective *ring;
     ShoalCache *cache;
+    ShoalCare *care;
     unsigned heartbeat_ms, silence_ms, window;
     uint64_t next_heartbeat_ms, next_vitals_ms, heard_ms;
     ShoalVitals vitals;
@@ -57,12 +57,13 @@ struct ShoalLink {
     uint64_t seed_generation;
     int *open, n_open;     /* slots that are being filled, in the order of rounds */
     int *staged, n_staged; /* full ones that wait for the core's word, likewise */
-    bool final, forget;
+    bool final, forget, rests;
 
     int post_fd;          /* eventfd */
     pthread_mutex_t lock; /* of what follows */
     pthread_cond_t changed;
     ShoalPost *first_post, *last_post;
+    size_t posted_bytes; /* of all posts that are not sent yet */
     ShoalLinkOrder *first_order, *last_order;
     ShoalLinkSlot *slots;
     int n_slots;

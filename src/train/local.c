@@ -5,7 +5,6 @@
 
 #include "base/error.h"
 #include "base/memory.h"
-#include "cpu/clusters.h"
 #include "train/engine.h"
 #include "train/pipe.h"
 
@@ -56,18 +55,17 @@ static void *stage_ahead(void *argument) {
 static ShoalStatus snapshot(Local *local, const ShoalJob *job, const ShoalRound *round,
                             ShoalError *err) {
     char name[4096];
-    void *model, *state;
-    size_t model_size, state_size;
+    ShoalBuffer model = {0}, state = {0};
     ShoalStatus status = shoal_director_model_name(job, round->iter, name, sizeof name, err);
     if (!status)
-        status = shoal_replica_snapshot(local->replica, round->iter, round->current_step, name,
-                                        &model, &model_size, &state, &state_size, err);
+        status = shoal_replica_snapshot_bytes(local->replica, round->iter, round->current_step,
+                                              name, &model, &state, err);
     if (status)
         return status;
-    status = shoal_director_write_snapshot(local->director, round->iter, model, model_size, state,
-                                           state_size, err);
-    shoal_free(model);
-    shoal_free(state);
+    status = shoal_director_write_snapshot(local->director, round->iter, model.bytes, model.used,
+                                           state.bytes, state.used, err);
+    shoal_buffer_close(&model);
+    shoal_buffer_close(&state);
     return status;
 }
 
@@ -104,8 +102,7 @@ static ShoalStatus run(Local *local, const ShoalJob *job, ShoalError *err) {
 static ShoalStatus prepare(Local *local, const ShoalJob *job, const ShoalTrainOptions *options,
                            ShoalError *err) {
     ShoalReplicaOptions replica = {.slots = SLOTS};
-    ShoalStatus status =
-        shoal_engine_choose(&options->engine, shoal_cpu_fast_cores(), &replica, err);
+    ShoalStatus status = shoal_engine_choose(&options->engine, 0, &replica, err);
     if (!status)
         status = shoal_replica_create(job, &replica, &local->replica, err);
     if (!status)

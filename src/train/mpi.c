@@ -269,20 +269,19 @@ static ShoalStatus complete(Run *run, const ShoalPlan *plan, ShoalError *err) {
 
 static ShoalStatus snapshot(Run *run, const ShoalRound *round, ShoalError *err) {
     char name[4096];
-    void *model, *state;
-    size_t model_size, state_size;
+    ShoalBuffer model = {0}, state = {0};
     if (run->rank)
         return SHOAL_OK;
     ShoalStatus status = shoal_director_model_name(run->job, round->iter, name, sizeof name, err);
     if (!status)
-        status = shoal_replica_snapshot(run->replica, round->iter, round->current_step, name,
-                                        &model, &model_size, &state, &state_size, err);
+        status = shoal_replica_snapshot_bytes(run->replica, round->iter, round->current_step, name,
+                                              &model, &state, err);
     if (status)
         return status;
-    status = shoal_director_write_snapshot(run->director, round->iter, model, model_size, state,
-                                           state_size, err);
-    shoal_free(model);
-    shoal_free(state);
+    status = shoal_director_write_snapshot(run->director, round->iter, model.bytes, model.used,
+                                           state.bytes, state.used, err);
+    shoal_buffer_close(&model);
+    shoal_buffer_close(&state);
     return status;
 }
 

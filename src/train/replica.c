@@ -8,7 +8,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/memory.h"
-#include "cpu/clusters.h"
+#include "train/cores.h"
 #include "train/replica_internal.h"
 
 /* ---- construction ---- */
@@ -191,10 +191,15 @@ static ShoalStatus check_memory(const ShoalReplica *replica, const ShoalReplicaO
     unsigned long long total, available;
     shoal_memory_system(&total, &available);
     size_t bytes = needed_bytes(replica, options, needs);
-    if (!available || bytes <= available)
+    if (!available)
+        return SHOAL_OK;
+    available = available > options->reserve ? available - options->reserve : 0;
+    if (bytes <= available)
         return SHOAL_OK;
     int share = shoal_net_capacity(replica->nets[0].net);
     int fitting = largest_share(replica, options, available);
+    if (options->fitting)
+        *options->fitting = fitting;
     char advice[96];
     if (fitting)
         snprintf(advice, sizeof advice, "a batch of %d fits: set batch_size, or use more workers",
@@ -210,11 +215,9 @@ static ShoalStatus check_memory(const ShoalReplica *replica, const ShoalReplicaO
 
 /* To the fast cores, where there are others. The pool's threads take it over. Several workers on
  * one machine do better where the system puts them. */
-static void pin(ShoalReplica *replica, int threads) {
-    ShoalCpuTopology topology;
+static void pin(ShoalReplica *replica, const ShoalReplicaOptions *options) {
     ShoalCpuChoice choice;
-    shoal_cpu_topology(NULL, NULL, &topology);
-    shoal_cpu_choose_cores(&topology, threads, &choice);
+    shoal_cores_choose(options->level, options->threads, &choice);
     if (choice.pin && !getenv("SHOAL_OWN_WORKER"))
         replica->pinned = shoal_cpu_pin(&choice.cores);
 }
@@ -233,11 +236,12 @@ static ShoalStatus make_memory(ShoalReplica *replica, const ShoalReplicaOptions 
     replica->compute.workspace = shoal_calloc(workspace, 1);
     replica->compute.workspace_bytes = workspace;
     replica->compute.kernels = shoal_kernels_for(options->level);
-    pin(replica, options->threads);
+    pin(replica, options);
     replica->pool = options->threads > 1 ? shoal_pool_create((unsigned)options->threads) : NULL;
     replica->compute.pool = replica->pool;
     replica->compute.cancel = &replica->cancel;
-    replica->compute.progress = &replica->progress;
+    replica->compute.unit_done = shoal_replica_unit_done;
+    replica->compute.context = replica;
     if (!replica->arena || !replica->compute.workspace || (options->threads > 1 && !replica->pool))
         return shoal_error_memory(err, "the net's blobs", replica->arena_bytes);
     if (!replica->compute.kernels)
@@ -265,7 +269,7 @@ ShoalStatus shoal_replica_create(const ShoalJob *job, const ShoalReplicaOptions 
     if (!replica)
         return shoal_error_memory(err, "a replica", sizeof *replica);
     replica->job = job;
-    replica->pace = options->pace;
+    shoal_pacer_init(&replica->pacer, options->pace);
     replica->nets = shoal_calloc((size_t)job->n_nets, sizeof *replica->nets);
     ShoalStatus status =
         replica->nets ? SHOAL_OK : shoal_error_memory(err, "a replica", sizeof *replica->nets);

@@ -8,6 +8,8 @@
 #include "data/dataset.h"
 #include "solver/schedule.h"
 #include "solver/solver.h"
+#include "caffe/model.h"
+#include "train/chunk.h"
 #include "train/job.h"
 
 /* A replica: the nets of a job, their weights, the optimizer, and the memory they run in. A single
@@ -59,8 +61,11 @@ typedef enum ShoalReplicaPlan {
 } ShoalReplicaPlan;
 
 typedef struct ShoalReplicaOptions {
-    int capacity; /* largest share of a training batch, samples; 0: whole batch */
-    int slots;    /* that will be made: their memory is asked for, too; 0: 1 */
+    int capacity;   /* largest share of a training batch, samples; 0: whole batch */
+    size_t reserve; /* bytes of memory to leave to others */
+    int *fitting;   /* set with SHOAL_ERR_MEMORY: the largest capacity for which there is memory; 0:
+                       none, or it is not known; may be NULL */
+    int slots;      /* that will be made: their memory is asked for, too; 0: 1 */
     int threads;
     ShoalCpuLevel level;
     ShoalReplicaPlan plan;
@@ -137,6 +142,8 @@ void shoal_replica_forget(ShoalReplica *replica);
 /* Any thread: the running round, and all later ones, return SHOAL_ERR_STOPPED soon, until this is
  * taken back. */
 void shoal_replica_cancel(ShoalReplica *replica, bool cancel);
+/* Any thread: compute for no more than this part of the time (0 .. 1) from now on. */
+void shoal_replica_set_duty(ShoalReplica *replica, float duty);
 /* Any thread: what the replica is at. */
 ShoalClusterStage shoal_replica_stage(const ShoalReplica *replica);
 /* The replica's thread: has got on with something that is no round. */
@@ -159,10 +166,14 @@ ShoalStatus shoal_replica_begin(ShoalReplica *replica, ShoalCollective *collecti
                                 const unsigned char *needy, ShoalClusterVersion version,
                                 int current_step, ShoalError *err);
 
-/* A snapshot as the bytes of Caffe's two files (shoal_calloc storage, owned by the caller).
- * model_name goes into the state as learned_net. */
+/* A snapshot: the bytes of Caffe's two files, first the weights to sink(model), then the state to
+ * sink(state), piece by piece. model_name goes into the state as learned_net. */
 ShoalStatus shoal_replica_snapshot(ShoalReplica *replica, int iter, int current_step,
-                                   const char *model_name, void **model, size_t *model_size,
-                                   void **state, size_t *state_size, ShoalError *err);
+                                   const char *model_name, ShoalCaffeSink *sink, void *model,
+                                   void *state, ShoalError *err);
+/* The same into two empty buffers, which the caller closes. */
+ShoalStatus shoal_replica_snapshot_bytes(ShoalReplica *replica, int iter, int current_step,
+                                         const char *model_name, ShoalBuffer *model,
+                                         ShoalBuffer *state, ShoalError *err);
 
 #endif

@@ -5,6 +5,7 @@
 #include "data/datum.h"
 #include "data/transform.h"
 #include "train/buckets.h"
+#include "train/pacer.h"
 #include "train/replica.h"
 
 /* Shared by replica.c (construction, slots), replica_run.c (rounds) and replica_state.c (versions,
@@ -41,7 +42,7 @@ struct ShoalReplica {
     atomic_bool cancel;
     atomic_ulong progress;
     atomic_int stage; /* ShoalClusterStage */
-    int pace;
+    ShoalPacer pacer;
     ShoalBuckets buckets;
     float *residual; /* [gradient_count] what 16 bits on the wire left out; NULL: 32 bits */
 
@@ -63,6 +64,11 @@ struct ShoalSlot {
     uint32_t *places; /* room for those of the largest share of any net */
     ShoalDatumDecoder *decoder;
 };
+
+/* ---- replica_run.c ---- */
+
+/* ShoalCompute.unit_done of a replica: progress, and a pause where one is due. */
+void shoal_replica_unit_done(void *replica);
 
 /* ---- replica_state.c ---- */
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <sodium.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -9,8 +8,6 @@
 #include "train/replica_internal.h"
 
 /* The execution of rounds. */
-
-enum { NAP_NS = 5000000 };
 
 ShoalStatus shoal_replica_result_init(const ShoalReplica *replica, ShoalResult *result,
                                       ShoalError *err) {
@@ -70,21 +67,14 @@ static ShoalStatus cancelled(const ShoalReplica *replica, ShoalError *err) {
                : SHOAL_OK;
 }
 
-/* Idles until `ns` of the clock, a little at a time. */
-static void idle_until(ShoalReplica *replica, uint64_t ns) {
-    for (uint64_t now = shoal_clock_ns(); now < ns && !atomic_load(&replica->cancel);
-         now = shoal_clock_ns()) {
-        uint64_t left = ns - now;
-        struct timespec nap = {.tv_nsec = (long)(left < NAP_NS ? left : NAP_NS)};
-        nanosleep(&nap, NULL);
-        shoal_replica_note_progress(replica);
-    }
+void shoal_replica_set_duty(ShoalReplica *replica, float duty) {
+    shoal_pacer_set_duty(&replica->pacer, duty);
 }
 
-/* When a pass that began at `start` may be done so far: a third is the forward pass. */
-static uint64_t due(const ShoalReplica *replica, const ShoalRound *round, uint64_t start,
-                    double part) {
-    return start + (uint64_t)(1e9 * part * round->count / replica->pace);
+void shoal_replica_unit_done(void *context) {
+    ShoalReplica *replica = context;
+    shoal_replica_note_progress(replica);
+    shoal_pacer_step(&replica->pacer, &replica->cancel, &replica->progress);
 }
 
 /* With `buckets`, gradients leave as soon as they are complete. */
@@ -94,7 +84,8 @@ static ShoalStatus compute_pass(ShoalReplica *replica, ShoalSlot *slot, ShoalBuc
     ShoalReplicaNet *net = &replica->nets[round->net];
     if (round->count == 0)
         return SHOAL_OK;
-    uint64_t start = shoal_clock_ns();
+    bool train = round->kind == SHOAL_STEP_TRAIN;
+    shoal_pacer_begin(&replica->pacer, round->count, train);
     ShoalStatus status =
         shoal_net_set_share(net->net, round->count, round->first_sample, round->places, err);
     if (status)
@@ -104,14 +95,10 @@ static ShoalStatus compute_pass(ShoalReplica *replica, ShoalSlot *slot, ShoalBuc
     if (status)
         return status;
     take_outputs(net->net, result);
-    if (replica->pace > 0)
-        idle_until(replica,
-                   due(replica, round, start, round->kind == SHOAL_STEP_TRAIN ? 0.9 : 1.0 / 3));
-    if (round->kind == SHOAL_STEP_TRAIN)
+    if (train)
         shoal_net_backward(net->net, &replica->compute, (float)round->count / (float)round->batch,
                            buckets ? shoal_buckets_ready : NULL, buckets);
-    if (replica->pace > 0 && round->kind == SHOAL_STEP_TRAIN)
-        idle_until(replica, due(replica, round, start, 1));
+    shoal_pacer_end(&replica->pacer, &replica->cancel, &replica->progress);
     return cancelled(replica, err);
 }
 
@@ -269,27 +256,49 @@ ShoalStatus shoal_replica_run(ShoalReplica *replica, ShoalSlot *slot, ShoalColle
     return status;
 }
 
-ShoalStatus shoal_replica_snapshot(ShoalReplica *replica, int iter, int current_step,
-                                   const char *model_name, void **model, size_t *model_size,
-                                   void **state, size_t *state_size, ShoalError *err) {
+/* ---- snapshots ---- */
+
+static ShoalStatus net_proto(ShoalReplica *replica, Caffe__NetParameter **proto, ShoalError *err) {
     bool with_diff = replica->job->solver->snapshot_diff;
     if (with_diff)
         shoal_solver_expose_update(replica->solver);
+    return shoal_net_to_proto(replica->nets[0].net, with_diff, proto, err);
+}
+
+ShoalStatus shoal_replica_snapshot(ShoalReplica *replica, int iter, int current_step,
+                                   const char *model_name, ShoalCaffeSink *sink, void *model,
+                                   void *state, ShoalError *err) {
     Caffe__NetParameter *net;
-    ShoalStatus status = shoal_net_to_proto(replica->nets[0].net, with_diff, &net, err);
+    ShoalStatus status = net_proto(replica, &net, err);
     if (status)
         return status;
-    status = shoal_caffe_pack(&net->base, model, model_size, err);
-    caffe__net_parameter__free_unpacked(net, NULL);
-    if (status)
-        return status;
+    status = shoal_caffe_stream(&net->base, sink, model, err);
+    shoal_net_proto_free(net);
     Caffe__SolverState *proto;
-    status = shoal_solver_to_proto(replica->solver, iter, current_step, model_name, &proto, err);
-    if (!status) {
-        status = shoal_caffe_pack(&proto->base, state, state_size, err);
-        caffe__solver_state__free_unpacked(proto, NULL);
-    }
+    if (!status)
+        status =
+            shoal_solver_to_proto(replica->solver, iter, current_step, model_name, &proto, err);
     if (status)
-        shoal_free(*model);
+        return status;
+    status = shoal_caffe_stream(&proto->base, sink, state, err);
+    shoal_solver_proto_free(proto);
+    return status;
+}
+
+static ShoalStatus keep_piece(void *context, const void *bytes, size_t size, size_t total,
+                              ShoalError *err) {
+    (void)total;
+    return shoal_buffer_append(context, bytes, size, "a snapshot", err);
+}
+
+ShoalStatus shoal_replica_snapshot_bytes(ShoalReplica *replica, int iter, int current_step,
+                                         const char *model_name, ShoalBuffer *model,
+                                         ShoalBuffer *state, ShoalError *err) {
+    ShoalStatus status = shoal_replica_snapshot(replica, iter, current_step, model_name, keep_piece,
+                                                model, state, err);
+    if (status) {
+        shoal_buffer_close(model);
+        shoal_buffer_close(state);
+    }
     return status;
 }

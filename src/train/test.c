@@ -5,7 +5,6 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/stop.h"
-#include "cpu/clusters.h"
 #include "data/datum.h"
 #include "data/sampler.h"
 #include "shoal/shoal.h"
@@ -35,7 +34,7 @@ static ShoalStatus prepare(Test *test, ShoalError *err) {
     if (!status)
         status = shoal_streams_open(&test->job, 0, CAFFE__PHASE__TEST, &test->streams, err);
     if (!status)
-        status = shoal_engine_choose(&test->options->engine, shoal_cpu_fast_cores(), &options, err);
+        status = shoal_engine_choose(&test->options->engine, 0, &options, err);
     if (!status)
         status = shoal_replica_create(&test->job, &options, &test->replica, err);
     if (!status)

@@ -7,7 +7,6 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/stop.h"
-#include "cpu/clusters.h"
 #include "kernels/peak.h"
 #include "shoal/shoal.h"
 #include "train/dummy.h"
@@ -189,7 +188,7 @@ static ShoalStatus prepare(ShoalJob *job, const ShoalTimeOptions *options, Shoal
     if (!options->dummy_data)
         status = shoal_streams_open(job, 0, CAFFE__PHASE__TRAIN, streams, err);
     if (!status)
-        status = shoal_engine_choose(&options->engine, shoal_cpu_fast_cores(), &replica, err);
+        status = shoal_engine_choose(&options->engine, 0, &replica, err);
     if (!status)
         status = shoal_replica_create(job, &replica, &timer->replica, err);
     if (status)

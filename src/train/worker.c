@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -7,7 +9,10 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/stop.h"
+#include "base/system.h"
 #include "cpu/clusters.h"
+#include "device/charge.h"
+#include "discovery/discovery.h"
 #include "shoal/shoal.h"
 #include "train/director.h"
 #include "train/engine.h"
@@ -19,7 +24,14 @@ enum {
     DEFAULT_CACHE = 256 << 20,
     HANDSHAKE_MS = 10000,
     RING_MS = 5000, /* less than the coordinator waits: it is told who is missing */
-    RETRY_MS = 200
+    RETRY_MS = 200,
+    RESERVE_PART = 16, /* of the machine's memory that is left to others: Android ends programs
+                          where little is free */
+    CACHE_PART = 8,    /* of the free memory for samples, unless the user says how much */
+    LOOK_MS = 1000,    /* how often one that rests looks whether it may go on */
+    DISCOVER_MS = 3000,
+    FOUND_MAX = 8,
+    EACH_MS = 2500 /* for each that was found: some may not be what they say */
 };
 
 /* What outlives a connection: whoever loses the coordinator comes back with all of it. */
@@ -40,6 +52,8 @@ typedef struct Worker {
     uint64_t generation; /* the highest heard of */
     uint64_t session;    /* of the run that the replica's state is of */
     bool joined_once;
+    ShoalCare care;       /* the link's thread uses it while there is a link */
+    ShoalAddress address; /* of the coordinator, in the last attempt to join it */
 
     /* of the present connection */
     ShoalLink *link;
@@ -60,7 +74,7 @@ static bool is_stopped(const Worker *worker) {
 /* ---- replica ---- */
 
 static void drop_replica(Worker *worker) {
-    for (int i = 0; i < worker->n_slots; i++)
+    for (int i = 0; worker->slots && i < worker->n_slots; i++)
         shoal_slot_destroy(worker->slots[i]);
     shoal_free(worker->slots);
     worker->slots = NULL;
@@ -85,16 +99,21 @@ static ShoalStatus create_replica(Worker *worker, ShoalError *err) {
     if (status)
         return status;
     int share = (batch + job->workers - 1) / job->workers;
-    int capacity = 2 * share < batch ? 2 * share : batch;
+    int capacity = 2 * share < batch ? 2 * share : batch, fitting;
+    unsigned long long total, available;
+    shoal_memory_system(&total, &available);
+    options.reserve = total / RESERVE_PART;
+    options.fitting = &fitting;
     for (;;) {
         ShoalError attempt = {0};
         options.capacity = capacity;
+        fitting = 0;
         status = shoal_replica_create(job, &options, &worker->replica, &attempt);
         if (status != SHOAL_ERR_MEMORY || capacity == 1) {
             worker->capacity = capacity;
             return status ? shoal_error_set(err, status, "%s", attempt.text) : SHOAL_OK;
         }
-        capacity /= 2;
+        capacity = fitting > 0 && fitting < capacity ? fitting : capacity / 2;
     }
 }
 
@@ -201,7 +220,8 @@ static void describe(const Worker *worker, ShoalJoinRequest *request) {
     request->current_step = (unsigned)shoal_replica_current_step(worker->replica);
 }
 
-static ShoalStatus greet(Worker *worker, ShoalChannel *channel, ShoalError *err) {
+static ShoalStatus greet(Worker *worker, ShoalChannel *channel, uint64_t deadline,
+                         ShoalError *err) {
     ShoalAuthKey key;
     ShoalJoinRequest request;
     ShoalStatus status = shoal_auth_token_key(worker->options->token, &key, err);
@@ -210,8 +230,7 @@ static ShoalStatus greet(Worker *worker, ShoalChannel *channel, ShoalError *err)
     if (status)
         return status;
     describe(worker, &request);
-    status = shoal_handshake_join(channel, &key, &request, shoal_clock_ms() + HANDSHAKE_MS,
-                                  &worker->joined, err);
+    status = shoal_handshake_join(channel, &key, &request, deadline, &worker->joined, err);
     shoal_auth_forget(&key, sizeof key);
     if (worker->joined.forget && worker->replica)
         shoal_replica_forget(worker->replica);
@@ -223,7 +242,8 @@ static ShoalStatus start_link(Worker *worker, ShoalChannel *channel, ShoalError 
                                       .joined = &worker->joined,
                                       .stop = worker->options->stop,
                                       .ring = shoal_ring_collective(worker->ring),
-                                      .cache = worker->cache};
+                                      .cache = worker->cache,
+                                      .care = &worker->care};
     ShoalStatus status = shoal_link_create(&options, &worker->link, err);
     shoal_auth_forget(&worker->joined.key, sizeof worker->joined.key);
     if (status)
@@ -238,14 +258,12 @@ static ShoalStatus start_link(Worker *worker, ShoalChannel *channel, ShoalError 
     return fits ? announce_replica(worker, err) : SHOAL_OK;
 }
 
-/* One attempt. */
-static ShoalStatus join(Worker *worker, uint64_t deadline, ShoalError *err) {
-    ShoalAddress address;
+/* The handshake has more time than the connection: where somebody answers, it is worth waiting. */
+static ShoalStatus join_at(Worker *worker, uint64_t deadline, uint64_t handshake_ms,
+                           ShoalError *err) {
     ShoalChannel *channel;
     int fd;
-    ShoalStatus status = shoal_address_parse(worker->options->join, &address, err);
-    if (!status)
-        status = shoal_socket_connect(&address, -1, deadline, &fd, err);
+    ShoalStatus status = shoal_socket_connect(&worker->address, -1, deadline, &fd, err);
     if (status)
         return status;
     status = shoal_channel_create(fd, SHOAL_MESSAGE_LIMIT_MEMBER, &channel, err);
@@ -253,12 +271,44 @@ static ShoalStatus join(Worker *worker, uint64_t deadline, ShoalError *err) {
         close(fd);
         return status;
     }
-    status = greet(worker, channel, err);
+    status = greet(worker, channel, shoal_clock_ms() + handshake_ms, err);
     if (!status)
         status = start_link(worker, channel, err);
     if (status && !worker->link)
         shoal_channel_destroy(channel);
     return status;
+}
+
+/* Looks for coordinators and tries each that answers: anyone may answer, but only one that knows
+ * the token will do. So no failure here is final before the deadline. */
+static ShoalStatus join_found(Worker *worker, uint64_t deadline, ShoalError *err) {
+    ShoalAddress found[FOUND_MAX];
+    int n = 0;
+    uint64_t until = shoal_clock_ms() + DISCOVER_MS;
+    ShoalStatus status = shoal_discover(until < deadline ? until : deadline, worker->options->stop,
+                                        found, FOUND_MAX, &n, err);
+    if (!status && n == 0)
+        return shoal_error_set(err, SHOAL_ERR_NETWORK,
+                               "no coordinator answers on this network; give its address with "
+                               "--join=ADDR:PORT");
+    for (int i = 0; i < n; i++) {
+        *err = (ShoalError){0};
+        worker->address = found[i];
+        uint64_t each = shoal_clock_ms() + EACH_MS;
+        if (!join_at(worker, each < deadline ? each : deadline, EACH_MS, err))
+            return SHOAL_OK;
+        err->status = SHOAL_ERR_LOST;
+        status = SHOAL_ERR_LOST;
+    }
+    return status;
+}
+
+/* One attempt. */
+static ShoalStatus join(Worker *worker, uint64_t deadline, ShoalError *err) {
+    if (!worker->options->join)
+        return join_found(worker, deadline, err);
+    ShoalStatus status = shoal_address_parse(worker->options->join, &worker->address, err);
+    return status ? status : join_at(worker, deadline, HANDSHAKE_MS, err);
 }
 
 static bool may_try_again(ShoalStatus status) {
@@ -273,10 +323,11 @@ static ShoalStatus join_patiently(Worker *worker, uint64_t patience_ms, ShoalErr
         ShoalError attempt = {0};
         ShoalStatus status = join(worker, deadline, &attempt);
         if (!status) {
-            char text[200];
+            char text[200], where[SHOAL_ADDRESS_TEXT];
+            shoal_address_format(&worker->address, where);
             snprintf(text, sizeof text, "Joined the coordinator at %s as worker %u%s.",
-                     worker->options->join, worker->joined.worker_id,
-                     worker->joined_once ? ", again" : "");
+                     worker->options->join ? worker->options->join : where,
+                     worker->joined.worker_id, worker->joined_once ? ", again" : "");
             worker->joined_once = true;
             note(worker, text);
             return SHOAL_OK;
@@ -329,28 +380,42 @@ static ShoalStatus begin(Worker *worker, const ShoalOrder *order, ShoalError *er
                                         order->needy, order->version, order->current_step, err);
 }
 
+/* One of the two files on its way to the coordinator. */
+typedef struct Sending {
+    Worker *worker;
+    Shoal__ChunkKind kind;
+    uint64_t round;
+    size_t sent;
+} Sending;
+
+static ShoalStatus send_piece(void *context, const void *bytes, size_t size, size_t total,
+                              ShoalError *err) {
+    Sending *sending = context;
+    Shoal__Chunk chunk = SHOAL__CHUNK__INIT;
+    chunk.kind = sending->kind;
+    chunk.id = sending->round;
+    chunk.offset = sending->sent;
+    chunk.total = total;
+    chunk.content.data = (uint8_t *)bytes;
+    chunk.content.len = size;
+    sending->sent += size;
+    shoal_replica_note_progress(sending->worker->replica);
+    return shoal_link_post_chunk(sending->worker->link, &chunk, err);
+}
+
 static ShoalStatus send_snapshot(Worker *worker, const ShoalOrder *order, const ShoalRound *round,
                                  ShoalError *err) {
     if (shoal_ring_collective(worker->ring)->rank != 0)
         return SHOAL_OK;
     char name[4096];
-    void *model, *state;
-    size_t model_size, state_size;
     ShoalStatus status =
         shoal_director_model_name(&worker->job, round->iter, name, sizeof name, err);
-    if (!status)
-        status = shoal_replica_snapshot(worker->replica, round->iter, round->current_step, name,
-                                        &model, &model_size, &state, &state_size, err);
     if (status)
         return status;
-    status = shoal_link_post_chunks(worker->link, SHOAL__CHUNK_KIND__CHUNK_WEIGHTS, order->round,
-                                    model, model_size, err);
-    if (!status)
-        status = shoal_link_post_chunks(worker->link, SHOAL__CHUNK_KIND__CHUNK_STATE, order->round,
-                                        state, state_size, err);
-    shoal_free(model);
-    shoal_free(state);
-    return status;
+    Sending model = {worker, SHOAL__CHUNK_KIND__CHUNK_WEIGHTS, order->round, 0};
+    Sending state = {worker, SHOAL__CHUNK_KIND__CHUNK_STATE, order->round, 0};
+    return shoal_replica_snapshot(worker->replica, round->iter, round->current_step, name,
+                                  send_piece, &model, &state, err);
 }
 
 static ShoalStatus report(Worker *worker, const ShoalOrder *order, uint64_t waiting_ns,
@@ -444,6 +509,77 @@ static ShoalStatus follow_orders(Worker *worker, ShoalError *err) {
     }
 }
 
+/* ---- resting ---- */
+
+/* Waits while the device should not compute. SHOAL_ERR_STOPPED. */
+static ShoalStatus rest(Worker *worker, ShoalError *err) {
+    bool told = false;
+    for (;;) {
+        ShoalVitals vitals;
+        char text[240];
+        shoal_vitals_read(shoal_system_root(), &vitals);
+        const ShoalCareAdvice *advice =
+            shoal_care_observe(&worker->care, shoal_clock_ms(), &vitals);
+        if (advice->rest && !told) {
+            snprintf(text, sizeof text, "Resting: %s.", advice->text);
+            note(worker, text);
+        } else if (!advice->rest) {
+            if (told)
+                note(worker, "Rested; going on.");
+            return SHOAL_OK;
+        }
+        told = true;
+        for (int ms = 0; ms < LOOK_MS; ms += LOOK_MS / 10) {
+            if (is_stopped(worker))
+                return shoal_error_set(err, SHOAL_ERR_STOPPED, "stopped on request");
+            shoal_clock_sleep_ms(LOOK_MS / 10);
+        }
+    }
+}
+
+/* Workers that a coordinator has started on its own machine are its user's affair. Elsewhere than
+ * on ARM, processors are made to run hotter than a phone's, and look after themselves. */
+static void init_care(Worker *worker) {
+    const ShoalCareSettings *asked = &worker->options->care;
+#ifdef __aarch64__
+    const float unknown = 80;
+#else
+    const float unknown = -1;
+#endif
+    ShoalCareOptions options = {.max_temp = asked->max_temp,
+                                .unknown_ceiling = unknown,
+                                .max_battery_temp = asked->max_battery_temp,
+                                .min_battery = asked->min_battery,
+                                .rest_used = asked->rest_used,
+                                .rest_unplugged = asked->rest_unplugged};
+    if (getenv("SHOAL_OWN_WORKER"))
+        options = (ShoalCareOptions){.max_temp = -1, .max_battery_temp = -1, .min_battery = -1};
+    shoal_care_init(&worker->care, &options);
+}
+
+static void limit_charge(Worker *worker, ShoalCharge *charge) {
+    int limit = worker->options->care.charge_limit;
+    char text[400];
+    if (limit <= 0)
+        return;
+    shoal_charge_find(shoal_system_root(), charge);
+    if (shoal_charge_set(charge, limit))
+        snprintf(text, sizeof text, "The battery is charged to %d %% at most (%s).", charge->limit,
+                 charge->path);
+    else if (!charge->path[0])
+        snprintf(text, sizeof text,
+                 "The battery's charge cannot be limited from here (the system shows no file for "
+                 "it): use the phone's own setting, or a timer at its charger.");
+    else
+        snprintf(text, sizeof text,
+                 "The battery's charge cannot be limited from here (%s: %s): use the phone's own "
+                 "setting, or a timer at its charger.",
+                 charge->path, strerror(errno));
+    note(worker, text);
+}
+
+/* ---- from the first connection to the last ---- */
+
 /* From one connection to its end. *again: it broke, and coming back may help. */
 static ShoalStatus serve(Worker *worker, bool *again, ShoalError *err) {
     ShoalStatus status = follow_orders(worker, err);
@@ -451,6 +587,7 @@ static ShoalStatus serve(Worker *worker, bool *again, ShoalError *err) {
     if (generation > worker->generation)
         worker->generation = generation;
     *again = status == SHOAL_ERR_LOST && !shoal_link_is_final(worker->link) && !is_stopped(worker);
+    bool rests = shoal_link_rests(worker->link);
     if (shoal_link_forgets(worker->link) && worker->replica)
         shoal_replica_forget(worker->replica);
     shoal_link_destroy(worker->link);
@@ -458,6 +595,12 @@ static ShoalStatus serve(Worker *worker, bool *again, ShoalError *err) {
     shoal_ring_disconnect(worker->ring);
     if (worker->replica)
         shoal_replica_rollback(worker->replica);
+    *again = *again && (rests || worker->options->rejoin_timeout_ms >= 0);
+    if (*again && !rests) {
+        char text[sizeof err->text + 32];
+        snprintf(text, sizeof text, "%s; trying to come back", err->text);
+        note(worker, text);
+    }
     return status;
 }
 
@@ -467,23 +610,29 @@ static ShoalStatus work(Worker *worker, ShoalError *err) {
     for (;;) {
         ShoalError lost = {0};
         bool again;
-        ShoalStatus status = join_patiently(worker, (uint64_t)patience, err);
+        ShoalStatus status = rest(worker, err);
+        if (!status)
+            status = join_patiently(worker, (uint64_t)patience, err);
         if (status)
             return status;
         status = serve(worker, &again, &lost);
-        if (!again || options->rejoin_timeout_ms < 0)
+        if (!again)
             return status ? shoal_error_set(err, status, "%s", lost.text) : SHOAL_OK;
-        char text[sizeof lost.text + 32];
-        snprintf(text, sizeof text, "%s; trying to come back", lost.text);
-        note(worker, text);
         patience = options->rejoin_timeout_ms > 0 ? options->rejoin_timeout_ms : DEFAULT_REJOIN_MS;
     }
 }
 
 static ShoalStatus check_options(const ShoalWorkerOptions *options, ShoalError *err) {
-    if (!options->join || !options->token)
+    const ShoalCareSettings *care = &options->care;
+    if ((!options->join && !options->discover) || !options->token)
         return shoal_error_set(err, SHOAL_ERR_ARGUMENT,
                                "give the coordinator's address and the cluster's token");
+    if (options->join && options->discover)
+        return shoal_error_set(err, SHOAL_ERR_ARGUMENT,
+                               "give the coordinator's address or discover, not both");
+    if (care->min_battery > 100 || care->charge_limit < 0 || care->charge_limit > 100)
+        return shoal_error_set(err, SHOAL_ERR_ARGUMENT,
+                               "a battery's charge goes from 0 to 100 percent");
     if (options->engine.threads < 0 || options->engine.threads > 1024)
         return shoal_error_set(err, SHOAL_ERR_ARGUMENT, "threads is %d; 1 to 1024 work",
                                options->engine.threads);
@@ -494,7 +643,13 @@ static ShoalStatus open_cache(Worker *worker, ShoalError *err) {
     const ShoalWorkerOptions *options = worker->options;
     if (options->cache_bytes < 0)
         return SHOAL_OK;
-    uint64_t limit = options->cache_bytes > 0 ? (uint64_t)options->cache_bytes : DEFAULT_CACHE;
+    unsigned long long total, available;
+    shoal_memory_system(&total, &available);
+    uint64_t limit = DEFAULT_CACHE;
+    if (options->cache_bytes > 0)
+        limit = (uint64_t)options->cache_bytes;
+    else if (!options->cache_dir && available && available / CACHE_PART < limit)
+        limit = available / CACHE_PART;
     return shoal_cache_open(options->cache_dir, limit, &worker->cache, err);
 }
 
@@ -504,16 +659,20 @@ ShoalStatus shoal_worker(const ShoalWorkerOptions *options, ShoalError *error) {
     if (!status)
         status = shoal_auth_init(error);
     if (!status)
-        status =
-            shoal_engine_choose(&options->engine, shoal_cpu_fast_cores(), &worker.engine, error);
+        status = shoal_engine_choose(&options->engine, 0, &worker.engine, error);
     if (!status)
         status = open_cache(&worker, error);
     if (options->name)
         snprintf(worker.name, sizeof worker.name, "%s", options->name);
     else if (gethostname(worker.name, sizeof worker.name - 1))
         worker.name[0] = '\0';
-    if (!status)
+    init_care(&worker);
+    ShoalCharge charge = {0};
+    if (!status) {
+        limit_charge(&worker, &charge);
         status = work(&worker, error);
+        shoal_charge_restore(&charge);
+    }
     if (!status)
         note(&worker, "The training is complete.");
     drop_replica(&worker);

@@ -9,7 +9,7 @@ import unittest
 from harness import Case, read
 
 COMMANDS = ("train", "worker", "test", "time", "init", "convert_mnist_data", "device_query",
-            "version")
+            "deploy", "doctor", "version")
 CSI = "\033["
 
 
@@ -55,11 +55,14 @@ class Flags(Case):
         self.wrong(("train", solver, "--snapshot=a", "--weights=b"),
                    "shoal train: error: give a snapshot to go on from or weights to start from, "
                    "not both")
+        self.wrong(("train", solver, "--workers=2", "--listen=127.0.0.1:0", "--announce=maybe"),
+                   "shoal train: error: announce is 'maybe'; there are on and off")
         self.wrong(("test", "--model=net.prototxt"), "shoal test: error: --weights=FILE is missing")
         self.wrong(("test", "--weights=w"), "shoal test: error: --model=FILE is missing")
         self.wrong(("time",), "shoal time: error: --model=FILE is missing")
         self.wrong(("worker", "--token=0123456789abcdef"),
-                   "shoal worker: error: --join=ADDR:PORT is missing")
+                   "shoal worker: error: --join=ADDR:PORT is missing (or --discover, to look for a "
+                   "coordinator on this network)")
         self.wrong(("worker", "--join=127.0.0.1:1"),
                    "shoal worker: error: the cluster's secret is missing: give --token or set "
                    "SHOAL_TOKEN to what the coordinator printed")
@@ -97,6 +100,13 @@ class Flags(Case):
                        "shoal worker: --pace=fast: a whole number is expected" + see)
         self.wrong(worker + ("--rejoin-timeout=soon",),
                    "shoal worker: --rejoin-timeout=soon: a whole number is expected" + see)
+        self.wrong(worker + ("--rest-when=used,asleep",),
+                   "shoal worker: error: --rest-when=used,asleep: there are used and unplugged")
+        for flag in ("--charge-limit=101", "--min-battery=101"):
+            self.wrong(worker + (flag,), "shoal worker: error: a battery's charge goes from 0 to "
+                                         "100 percent")
+        self.wrong(worker + ("--discover",),
+                   "shoal worker: error: give the coordinator's address or discover, not both")
         self.wrong(worker + ("--rejoin-timeout=2147484",),
                    "shoal worker: error: --rejoin-timeout=2147484: at most 2147483 seconds work")
 
@@ -248,7 +258,7 @@ class Manuals(Case):
 
     def test_flags_named_in_the_manuals(self):
         self.assertLessEqual({"solver", "weights", "snapshot", "resume", "workers", "min-workers",
-                              "max-failures-per-hour", "listen", "token", "encrypt", "balance", "collective",
+                              "max-failures-per-hour", "listen", "announce", "token", "encrypt", "balance", "collective",
                               "wire", "shuffle", "threads", "heartbeat_timeout", "stall-timeout",
                               "log-json"}, set(self.flags_of("train")))
         self.assertEqual(set(self.flags_of("test")),
@@ -258,8 +268,9 @@ class Manuals(Case):
                          {"model", "iterations", "batch", "dummy-data", "shape", "threads", "json",
                           "cpu", "plan", "winograd", "recompute", "help"})
         self.assertEqual(set(self.flags_of("init")), {"force", "help"})
-        self.assertLessEqual({"join", "token", "name", "cache-dir", "cache-size", "pace",
-                              "rejoin-timeout", "threads"}, set(self.flags_of("worker")))
+        self.assertLessEqual({"join", "discover", "token", "name", "cache-dir", "cache-size",
+                              "pace", "max-temp", "max-battery-temp", "min-battery",
+                              "charge-limit", "rest-when", "rejoin-timeout", "threads"}, set(self.flags_of("worker")))
 
     def test_the_manual_page_has_all_flags(self):
         page = read(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "docs",

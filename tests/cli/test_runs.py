@@ -54,7 +54,7 @@ class Logs(Case):
     def test_cluster(self):
         events = self.events("--workers=2")
         self.check(events, "generation", "workers", "communication_ms", "exposed_ms",
-                   "samples_mb", "reduced_mb", "cached", "members", "shares",
+                   "samples_mb", "reduced_mb", "cached", "members", "resting", "shares",
                    "images_per_s_by_worker")
         for event in (e for e in events if e["event"] == "iteration"):
             self.assertEqual((event["generation"], event["workers"]), (1, 2))

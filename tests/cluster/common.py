@@ -190,7 +190,7 @@ class Cluster(harness.Case):
             "--threads=1",
             *flags,
             folder=how.pop("folder", self.empty),
-            environment={"SHOAL_TOKEN": token},
+            environment=dict({"SHOAL_TOKEN": token}, **how.pop("environment", {})),
             **how
         )
 

@@ -408,6 +408,57 @@ static void test_bad_shapes(void **state) {
     }
 }
 
+/* ---- piece by piece ---- */
+
+typedef struct Pieces {
+    unsigned char *bytes;
+    size_t used, total, most;
+    int left; /* pieces until it wants no more */
+} Pieces;
+
+static ShoalStatus take_piece(void *context, const void *bytes, size_t size, size_t total,
+                              ShoalError *err) {
+    Pieces *pieces = context;
+    if (pieces->left-- == 0)
+        return shoal_error_set(err, SHOAL_ERR_LOST, "no more");
+    assert_in_range(pieces->used + size, 1, pieces->total);
+    assert_int_equal(total, pieces->total);
+    memcpy(pieces->bytes + pieces->used, bytes, size);
+    pieces->used += size;
+    pieces->most = size > pieces->most ? size : pieces->most;
+    return SHOAL_OK;
+}
+
+static void test_stream(void **state) {
+    (void)state;
+    static float values[700001];
+    for (size_t i = 0; i < 700001; i++)
+        values[i] = (float)i * 0.37f;
+    Caffe__BlobProto blob = CAFFE__BLOB_PROTO__INIT, *history[] = {&blob, &blob};
+    blob.data = values;
+    blob.n_data = 700001;
+    Caffe__SolverState message = CAFFE__SOLVER_STATE__INIT;
+    message.history = history;
+    message.n_history = 2;
+    message.learned_net = (char *)"a net";
+    void *packed;
+    size_t size;
+    ShoalError err = {0};
+    assert_int_equal(shoal_caffe_pack(&message.base, &packed, &size, &err), SHOAL_OK);
+    Pieces pieces = {.bytes = shoal_calloc(size, 1), .total = size, .left = 1000};
+    assert_int_equal(shoal_caffe_stream(&message.base, take_piece, &pieces, &err), SHOAL_OK);
+    assert_int_equal(pieces.used, size);
+    assert_in_range(pieces.most, 1, 1 << 20);
+    assert_memory_equal(pieces.bytes, packed, size);
+    pieces.used = 0;
+    pieces.left = 2;
+    assert_int_equal(shoal_caffe_stream(&message.base, take_piece, &pieces, &err), SHOAL_ERR_LOST);
+    assert_string_equal(err.text, "no more");
+    assert_int_equal(pieces.left, -1); /* not asked again */
+    shoal_free(pieces.bytes);
+    shoal_free(packed);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_files),         cmocka_unit_test(test_text_files),
@@ -416,6 +467,7 @@ int main(void) {
         cmocka_unit_test(test_cut),           cmocka_unit_test(test_mutated),
         cmocka_unit_test(test_where),         cmocka_unit_test(test_shapes),
         cmocka_unit_test(test_repetitions),   cmocka_unit_test(test_bad_shapes),
+        cmocka_unit_test(test_stream),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1661,6 +1661,36 @@ static void test_quarantine(void **state) {
     shoal_cluster_destroy(cluster);
 }
 
+/* Who leaves to rest goes as one that is lost, but it is told apart, and is no failure. */
+static void test_rest(void **state) {
+    (void)state;
+    ShoalClusterConfig config = BASE;
+    config.expected = 3;
+    config.max_failures = 1;
+    ShoalCluster *cluster = started(&config, 3);
+    add_updates(cluster, 0, 1, 1);
+    expect_round(cluster, SHOAL_CLUSTER_ISSUE, 0);
+    shoal_cluster_rest(cluster, 20, 101, "battery 12 %");
+    ShoalClusterAction action = expect(cluster, SHOAL_CLUSTER_LOST);
+    assert_int_equal(action.connection, 101);
+    assert_true(action.rests);
+    assert_non_null(strstr(action.text, "rests in round 0: battery 12 %"));
+    assert_int_equal(expect(cluster, SHOAL_CLUSTER_FORM).generation, 2);
+    shoal_cluster_leave(cluster, 21, 102, "connection closed");
+    assert_false(expect(cluster, SHOAL_CLUSTER_LOST).rests);
+    shoal_cluster_rest(cluster, 22, 999, "a stranger");
+    shoal_cluster_destroy(cluster);
+
+    cluster = create(&config);
+    for (unsigned i = 0; i < 100; i++) {
+        ShoalClusterInfo info = {.name = "x", .address = "10.0.0.1"};
+        shoal_cluster_join(cluster, 1000, 1 + i, &info);
+        shoal_cluster_rest(cluster, 1000, 1 + i, "the screen is on");
+    }
+    expect_nothing(cluster);
+    shoal_cluster_destroy(cluster);
+}
+
 /* Far more failures than are remembered: those that were last still count. */
 static void test_the_log_of_failures_is_bounded(void **state) {
     (void)state;
@@ -1842,6 +1872,7 @@ int main(void) {
         cmocka_unit_test(test_rounds_complete_while_blame_waits),
         cmocka_unit_test(test_illegal_messages),
         cmocka_unit_test(test_quarantine),
+        cmocka_unit_test(test_rest),
         cmocka_unit_test(test_the_log_of_failures_is_bounded),
         cmocka_unit_test(test_many_workers),
         cmocka_unit_test(test_separating_many),

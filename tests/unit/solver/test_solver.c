@@ -217,7 +217,7 @@ static Caffe__SolverState *store(const Fixture *f) {
     assert_int_equal(shoal_solver_to_proto(f->solver, 17, 3, "x.caffemodel", &proto, &err),
                      SHOAL_OK);
     back = through_bytes(proto);
-    caffe__solver_state__free_unpacked(proto, NULL);
+    shoal_solver_proto_free(proto);
     return back;
 }
 

@@ -147,19 +147,19 @@ static void snapshot_goes_on(void **state) {
     open_fixture(&f, "", 1);
     for (int iter = 0; iter < 7; iter++)
         iterate(&f, iter);
-    void *model, *solver_state;
-    size_t model_size, state_size;
-    assert_int_equal(shoal_replica_snapshot(f.replica, 7, 0, "m", &model, &model_size,
-                                            &solver_state, &state_size, &f.err),
-                     SHOAL_OK);
+    ShoalBuffer model = {0}, solver_state = {0};
+    assert_int_equal(
+        shoal_replica_snapshot_bytes(f.replica, 7, 0, "m", &model, &solver_state, &f.err),
+        SHOAL_OK);
     g = (Fixture){0};
     make_job(&g.job, "");
     g.job.n_weights = 1;
     g.job.weights = shoal_calloc(1, sizeof *g.job.weights);
-    g.job.weights[0] = (ShoalJobFile){shoal_strdup("m"), model, model_size};
-    g.job.state_file = (ShoalJobFile){shoal_strdup("s"), solver_state, state_size};
-    assert_int_equal(shoal_caffe_unpack(&caffe__solver_state__descriptor, solver_state, state_size,
-                                        "s", (ProtobufCMessage **)&g.job.state, &g.err),
+    g.job.weights[0] = (ShoalJobFile){shoal_strdup("m"), model.bytes, model.used};
+    g.job.state_file = (ShoalJobFile){shoal_strdup("s"), solver_state.bytes, solver_state.used};
+    assert_int_equal(shoal_caffe_unpack(&caffe__solver_state__descriptor, solver_state.bytes,
+                                        solver_state.used, "s", (ProtobufCMessage **)&g.job.state,
+                                        &g.err),
                      SHOAL_OK);
     const ShoalReplicaOptions options = {.threads = 1, .level = SHOAL_CPU_C};
     if (shoal_replica_create(&g.job, &options, &g.replica, &g.err) ||

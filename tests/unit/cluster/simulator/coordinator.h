@@ -342,7 +342,10 @@ static void on_message(Sim *sim, Conn *conn, const Message *message) {
         shoal_cluster_fault(cluster, now, name, SHOAL_ERR_IO, "no memory card");
         break;
     case CLOSED:
-        shoal_cluster_leave(cluster, now, name, "connection closed");
+        if (below(sim, 4)) /* some have said before that they need a rest */
+            shoal_cluster_leave(cluster, now, name, "connection closed");
+        else
+            shoal_cluster_rest(cluster, now, name, "battery 12 %");
         close_far(conn);
         break;
     default:

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "train/vitals.h"
+#include "device/vitals.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -11,7 +11,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { VALUE_SIZE = 64, NAME_SIZE = 48, PATH_SIZE = 512, ENTRIES_MAX = 256 };
+enum { VALUE_SIZE = 64, NAME_SIZE = 48, PATH_SIZE = 512, ENTRIES_MAX = 256, TRIPS_MAX = 12 };
+/* Degrees Celsius at which a kernel may begin to lower a clock. Some have trip points at room
+ * temperature, where they begin to watch a zone, and beyond any temperature, where they never act.
+ */
+enum { TRIP_LOWEST = 60, TRIP_HIGHEST = 130 };
 
 /* ---- files ---- */
 
@@ -105,59 +109,149 @@ static bool has_any(const char *text, const char *const *words) {
     return false;
 }
 
-/* Makers name zones as they like. These words are from Qualcomm's, Samsung's, MediaTek's, Google's,
- * Rockchip's and PCs' kernels. "soc" and "socd" alone are a battery's state of charge there. */
-static bool concerns_us(const char *type) {
-    static const char *const OURS[] = {
-        "cpu",  "soc-",   "soc_",  "batt", "tsens", "big", "little", "core",   "cluster", "pkg",
-        "gold", "silver", "prime", "gpu",  "g3d",   "npu", "acpitz", "exynos", NULL};
-    /* Zones that hold no temperature, but currents, voltages, loads and counts. */
+/* Zones that hold no temperature, but currents, voltages, loads and counts. */
+static bool is_in_degrees(const char *type) {
     static const char *const NOT_DEGREES[] = {"ocp", "cycle", "power", "volt",    "vbat", "ibat",
                                               "bcl", "lvl",   "load",  "current", NULL};
-    if (!strcmp(type, "ap") || !strcmp(type, "mid"))
-        return true;
-    return has_any(type, OURS) && !has_any(type, NOT_DEGREES);
+    return !has_any(type, NOT_DEGREES);
 }
 
-static void take_temperature(ShoalVitals *vitals, double degrees) {
+static bool is_battery(const char *type) {
+    return strstr(type, "batt") && is_in_degrees(type);
+}
+
+/* Makers name zones as they like. These words are from Qualcomm's, Samsung's, MediaTek's, Google's,
+ * Rockchip's and PCs' kernels. "soc" and "socd" alone are a battery's state of charge there. */
+static bool is_processor(const char *type) {
+    static const char *const OURS[] = {"cpu",  "soc-",    "soc_", "tsens",  "big",    "little",
+                                       "core", "cluster", "pkg",  "gold",   "silver", "prime",
+                                       "gpu",  "g3d",     "npu",  "acpitz", "exynos", NULL};
+    if (!strcmp(type, "ap") || !strcmp(type, "mid"))
+        return true;
+    return has_any(type, OURS) && !strstr(type, "batt") && is_in_degrees(type);
+}
+
+static void take_hottest(float *hottest, double degrees) {
     if (degrees < -40 || degrees > 150)
         return;
-    if (vitals->temperature == 0 || (float)degrees > vitals->temperature)
-        vitals->temperature = (float)degrees;
+    if (*hottest == 0 || (float)degrees > *hottest)
+        *hottest = (float)degrees;
+}
+
+static bool read_degrees(int folder, const char *name, const char *file, double *degrees) {
+    long long value;
+    if (!read_number(folder, name, file, &value))
+        return false;
+    /* Thousandths of a degree as they should be, or whole ones. */
+    bool whole = value >= -40 && value <= 150;
+    *degrees = whole ? (double)value : (double)value / 1000;
+    return whole || value >= 1000 || value <= -1000;
+}
+
+/* "passive" is where the kernel lowers clocks; "active" has a fan, "hot" and "critical" are worse
+ * (the kernel's Documentation/driver-api/thermal/sysfs-api.rst). */
+static void take_trips(ShoalVitals *vitals, int folder, const char *name) {
+    for (int i = 0; i < TRIPS_MAX; i++) {
+        char file[32], type[VALUE_SIZE];
+        double degrees;
+        snprintf(file, sizeof file, "trip_point_%d_type", i);
+        if (!read_line(folder, name, file, type))
+            return;
+        snprintf(file, sizeof file, "trip_point_%d_temp", i);
+        if (strcmp(type, "passive") || !read_degrees(folder, name, file, &degrees) ||
+            degrees < TRIP_LOWEST || degrees > TRIP_HIGHEST)
+            continue;
+        if (vitals->ceiling == 0 || (float)degrees < vitals->ceiling)
+            vitals->ceiling = (float)degrees;
+    }
 }
 
 static void visit_zone(int folder, const char *name, void *context) {
+    ShoalVitals *vitals = context;
     char type[VALUE_SIZE];
-    long long value;
-    if (!read_line(folder, name, "type", type) || !concerns_us(type) ||
-        !read_number(folder, name, "temp", &value))
+    double degrees;
+    if (!read_line(folder, name, "type", type) || (!is_processor(type) && !is_battery(type)) ||
+        !read_degrees(folder, name, "temp", &degrees))
         return;
-    /* Thousandths of a degree as they should be, or whole ones. */
-    bool whole = value >= -40 && value <= 150;
-    if (whole || value >= 1000 || value <= -1000)
-        take_temperature(context, whole ? (double)value : (double)value / 1000);
+    if (is_battery(type)) {
+        take_hottest(&vitals->battery_temperature, degrees);
+        return;
+    }
+    take_hottest(&vitals->temperature, degrees);
+    take_trips(vitals, folder, name);
 }
 
-/* ---- battery ---- */
+/* ---- battery and charger ---- */
 
-static void visit_supply(int folder, const char *name, void *context) {
-    ShoalVitals *vitals = context;
+static void visit_battery(int folder, const char *name, ShoalVitals *vitals) {
     char line[VALUE_SIZE];
     long long value;
-    if (!read_line(folder, name, "type", line) || strcmp(line, "battery"))
-        return;
-    if (read_line(folder, name, "scope", line) && !strcmp(line, "device"))
-        return; /* of a mouse or a headset */
     if (read_number(folder, name, "present", &value) && value == 0)
         return;
     if (read_number(folder, name, "temp", &value) && value >= -400 && value <= 1500)
-        take_temperature(vitals, (double)value / 10);
+        take_hottest(&vitals->battery_temperature, (double)value / 10);
     if (!read_number(folder, name, "capacity", &value) || value < 0 || value > 100 ||
         (vitals->battery >= 0 && value >= vitals->battery))
         return;
     vitals->battery = (int)value;
     vitals->charging = read_line(folder, name, "status", line) &&
                        (!strcmp(line, "charging") || !strcmp(line, "full"));
+}
+
+/* "usb_dcp", "usb_pd" and others are kinds of "usb" that older kernels tell apart. */
+static bool is_charger(const char *type) {
+    return !strcmp(type, "mains") || !strcmp(type, "wireless") || !strncmp(type, "usb", 3);
+}
+
+static void visit_supply(int folder, const char *name, void *context) {
+    ShoalVitals *vitals = context;
+    char type[VALUE_SIZE], scope[VALUE_SIZE];
+    long long online;
+    if (!read_line(folder, name, "type", type))
+        return;
+    if (read_line(folder, name, "scope", scope) && !strcmp(scope, "device"))
+        return; /* of a mouse or a headset */
+    if (!strcmp(type, "battery"))
+        visit_battery(folder, name, vitals);
+    else if (is_charger(type) && read_number(folder, name, "online", &online) && online >= 0 &&
+             vitals->plugged < 1)
+        vitals->plugged = online > 0;
+}
+
+/* What a battery says where no charger says anything. One that is charged has a charger, whatever
+ * that says; one that is neither charged nor discharged may have one. */
+static void visit_status(int folder, const char *name, void *context) {
+    ShoalVitals *vitals = context;
+    char line[VALUE_SIZE];
+    if (!read_line(folder, name, "type", line) || strcmp(line, "battery") ||
+        (read_line(folder, name, "scope", line) && !strcmp(line, "device")) ||
+        !read_line(folder, name, "status", line))
+        return;
+    if (!strcmp(line, "charging"))
+        vitals->plugged = 1;
+    else if (vitals->plugged < 0 && !strcmp(line, "discharging"))
+        vitals->plugged = 0;
+}
+
+/* ---- screen ---- */
+
+/* It is lit when all that can be read says so: bl_power is 0 for "on", and a phone that leaves it
+ * there sets the brightness to 0 (the kernel's Documentation/ABI/stable/sysfs-class-backlight). */
+static void visit_light(int folder, const char *name, void *context) {
+    ShoalVitals *vitals = context;
+    long long power, actual, asked;
+    bool known = read_number(folder, name, "bl_power", &power);
+    bool lit = !known || power == 0;
+    if (read_number(folder, name, "actual_brightness", &actual)) {
+        known = true;
+        lit = lit && actual > 0;
+    }
+    if (read_number(folder, name, "brightness", &asked)) {
+        known = true;
+        lit = lit && asked > 0;
+    }
+    if (known && vitals->used < 1)
+        vitals->used = lit;
 }
 
 /* ---- clock ---- */
@@ -192,9 +286,12 @@ static void visit_cooling(int folder, const char *name, void *context) {
 }
 
 void shoal_vitals_read(const char *root, ShoalVitals *out) {
-    *out = (ShoalVitals){.battery = -1};
+    *out = (ShoalVitals){.battery = -1, .plugged = -1, .used = -1};
     each(root, "sys/class/thermal", "thermal_zone", visit_zone, out);
     each(root, "sys/class/power_supply", "", visit_supply, out);
+    each(root, "sys/class/power_supply", "", visit_status, out);
+    each(root, "sys/class/backlight", "", visit_light, out);
+    each(root, "sys/class/leds", "lcd-backlight", visit_light, out);
     each(root, "sys/devices/system/cpu", "cpu", visit_core, out);
     if (out->clock == 0)
         each(root, "sys/class/thermal", "cooling_device", visit_cooling, out);

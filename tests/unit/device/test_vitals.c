@@ -15,7 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "train/vitals.h"
+#include "device/vitals.h"
 
 /* ---- a folder that looks like sysfs ---- */
 
@@ -71,6 +71,14 @@ static void put_zone(int number, const char *type, const char *temp) {
     put(name, temp);
 }
 
+static void put_trip(int zone, int trip, const char *type, const char *temp) {
+    char name[96];
+    snprintf(name, sizeof name, "sys/class/thermal/thermal_zone%d/trip_point_%d_type", zone, trip);
+    put(name, type);
+    snprintf(name, sizeof name, "sys/class/thermal/thermal_zone%d/trip_point_%d_temp", zone, trip);
+    put(name, temp);
+}
+
 static void put_core(int number, const char *now, const char *full) {
     char name[96];
     snprintf(name, sizeof name, "sys/devices/system/cpu/cpu%d/cpufreq/scaling_max_freq", number);
@@ -116,9 +124,13 @@ static void assert_near(double a, double b) {
 static void assert_unknown(void) {
     ShoalVitals v = vitals();
     assert_near((double)v.temperature, 0);
+    assert_near((double)v.ceiling, 0);
+    assert_near((double)v.battery_temperature, 0);
     assert_near((double)v.clock, 0);
     assert_int_equal(v.battery, -1);
     assert_false(v.charging);
+    assert_int_equal(v.plugged, -1);
+    assert_int_equal(v.used, -1);
 }
 
 /* ---- tests ---- */
@@ -148,6 +160,13 @@ static void test_a_phone(void **state) {
     put_zone(2, "cpu-1-3-usr\n", "51300\n");
     put_zone(17, "gpuss-0-usr\n", "44000\n");
     put_zone(63, "battery\n", "33100\n");
+    put_trip(1, 0, "passive\n", "95000\n");
+    put_trip(2, 0, "active\n", "70000\n");
+    put_trip(2, 1, "passive\n", "85000\n");
+    put_trip(2, 2, "critical\n", "115000\n");
+    put_trip(63, 0, "passive\n", "65000\n"); /* no processor's */
+    put("sys/class/backlight/panel0-backlight/brightness", "0\n");
+    put_supply("usb", "online", "1\n");
     put_core(0, "1785600\n", "1785600\n");
     put_core(4, "1200000\n", "2419200\n"); /* throttled */
     put_core(7, "2841600\n", "2841600\n");
@@ -157,6 +176,10 @@ static void test_a_phone(void **state) {
     put_battery("battery", "87\n", "Charging\n");
     ShoalVitals v = vitals();
     assert_near((double)v.temperature, 51.3);
+    assert_near((double)v.ceiling, 85);
+    assert_near((double)v.battery_temperature, 33.1);
+    assert_int_equal(v.plugged, 1);
+    assert_int_equal(v.used, 0);
     assert_near((double)v.clock, 1200000.0 / 2419200.0);
     assert_int_equal(v.battery, 87);
     assert_true(v.charging);
@@ -164,12 +187,10 @@ static void test_a_phone(void **state) {
 
 static void test_zones_count_that_concern_us(void **state) {
     (void)state;
-    static const char *const OURS[] = {"x86_pkg_temp", "acpitz",
-                                       "BIG",          "LITTLE",
-                                       "MID",          "AP",
-                                       "mtktscpu",     "tsens_tz_sensor4",
-                                       "soc-thermal",  "bigcore0-thermal",
-                                       "soc_dts0",     "Battery"};
+    static const char *const OURS[] = {
+        "x86_pkg_temp", "acpitz",           "BIG",         "LITTLE",           "MID",     "AP",
+        "mtktscpu",     "tsens_tz_sensor4", "soc-thermal", "bigcore0-thermal", "soc_dts0"};
+    static const char *const BATTERIES[] = {"Battery", "mtktsbattery", "batt_therm"};
     static const char *const OTHERS[] = {"iwlwifi_1",
                                          "modem1-pa0-usr",
                                          "soc",
@@ -183,12 +204,17 @@ static void test_zones_count_that_concern_us(void **state) {
                                          ""};
     for (size_t i = 0; i < sizeof OURS / sizeof OURS[0]; i++) {
         put_zone(0, OURS[i], "61000");
-        if (vitals().temperature < 60)
-            fail_msg("%s does not count", OURS[i]);
+        if (vitals().temperature < 60 || vitals().battery_temperature > 0)
+            fail_msg("%s is taken for no processor", OURS[i]);
+    }
+    for (size_t i = 0; i < sizeof BATTERIES / sizeof BATTERIES[0]; i++) {
+        put_zone(0, BATTERIES[i], "61000");
+        if (vitals().temperature > 0 || vitals().battery_temperature < 60)
+            fail_msg("%s is taken for no battery", BATTERIES[i]);
     }
     for (size_t i = 0; i < sizeof OTHERS / sizeof OTHERS[0]; i++) {
         put_zone(0, OTHERS[i], "61000");
-        if (vitals().temperature > 0)
+        if (vitals().temperature > 0 || vitals().battery_temperature > 0)
             fail_msg("%s counts", OTHERS[i]);
     }
 }
@@ -333,7 +359,8 @@ static void test_battery_states(void **state) {
     static const char *const BAD[] = {"101\n", "-1\n", "many\n", "", "300\n"};
     for (size_t i = 0; i < sizeof BAD / sizeof BAD[0]; i++) {
         put_battery("BAT0", BAD[i], "Charging\n");
-        assert_unknown();
+        assert_int_equal(vitals().battery, -1);
+        assert_false(vitals().charging);
     }
     put_battery("BAT0", "0\n", "Discharging\n");
     assert_int_equal(vitals().battery, 0);
@@ -356,15 +383,121 @@ static void test_temperature_of_a_battery(void **state) {
     (void)state;
     put_battery("battery", "50\n", "Discharging\n");
     put_supply("battery", "temp", "384\n"); /* tenths */
-    assert_near((double)vitals().temperature, 38.4);
-    put_supply("battery", "temp", "38400\n");
+    assert_near((double)vitals().battery_temperature, 38.4);
     assert_near((double)vitals().temperature, 0);
+    put_supply("battery", "temp", "38400\n");
+    assert_near((double)vitals().battery_temperature, 0);
     put_zone(0, "cpu-thermal\n", "35000\n");
     put_supply("battery", "temp", "384\n");
-    assert_near((double)vitals().temperature, 38.4);
+    assert_near((double)vitals().battery_temperature, 38.4);
+    assert_near((double)vitals().temperature, 35);
     put_supply("usb", "type", "USB\n");
     put_supply("usb", "temp", "900\n");
-    assert_near((double)vitals().temperature, 38.4);
+    assert_near((double)vitals().battery_temperature, 38.4);
+    put_zone(1, "battery\n", "41000\n"); /* the hottest */
+    assert_near((double)vitals().battery_temperature, 41);
+}
+
+static void test_ceiling(void **state) {
+    (void)state;
+    static const struct {
+        const char *type, *temp;
+        double ceiling;
+    } CASES[] = {
+        {"passive\n", "80000\n", 80},  {"passive\n", "80\n", 80},
+        {"passive\n", "60000\n", 60},  {"passive\n", "130000\n", 130},
+        {"passive\n", "59999\n", 0},   {"passive\n", "130001\n", 0},
+        {"passive\n", "20000\n", 0},   {"passive\n", "0\n", 0},
+        {"passive\n", "-274000\n", 0}, {"passive\n", "hot\n", 0},
+        {"passive\n", "", 0},          {"active\n", "80000\n", 0},
+        {"critical\n", "80000\n", 0},  {"hot\n", "80000\n", 0},
+        {"passively\n", "80000\n", 0}, {"", "80000\n", 0},
+    };
+    put_zone(0, "cpu-thermal\n", "35000\n");
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        put_trip(0, 0, CASES[i].type, CASES[i].temp);
+        assert_near((double)vitals().ceiling, CASES[i].ceiling);
+    }
+    /* A bad one does not hide those after it; the lowest of all zones counts. */
+    put_trip(0, 0, "passive\n", "-1\n");
+    put_trip(0, 1, "passive\n", "90000\n");
+    put_trip(0, 2, "passive\n", "88000\n");
+    assert_near((double)vitals().ceiling, 88);
+    put_zone(1, "gpu\n", "35000\n");
+    put_trip(1, 0, "passive\n", "75000\n");
+    assert_near((double)vitals().ceiling, 75);
+    put_zone(1, "nvme\n", "35000\n");
+    assert_near((double)vitals().ceiling, 88);
+    for (int i = 3; i < 40; i++)
+        put_trip(0, i, "passive\n", "70000\n");
+    assert_near((double)vitals().ceiling, 70);
+}
+
+static void test_charger(void **state) {
+    (void)state;
+    static const struct {
+        const char *type, *online, *status;
+        int plugged;
+    } CASES[] = {
+        {"Mains\n", "1\n", "Unknown\n", 1},       {"USB\n", "1\n", "Discharging\n", 1},
+        {"USB_PD\n", "2\n", "Not charging\n", 1}, {"Wireless\n", "1\n", "", 1},
+        {"Mains\n", "0\n", "Unknown\n", 0},       {"USB\n", "0\n", "Full\n", 0},
+        {"USB\n", "0\n", "Charging\n", 1},        {"UPS\n", "1\n", "Unknown\n", -1},
+        {"USB\n", "-1\n", "Unknown\n", -1},       {"USB\n", "", "Not charging\n", -1},
+        {"BMS\n", "1\n", "Discharging\n", 0},     {"BMS\n", "1\n", "Charging\n", 1},
+    };
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        put_supply("a-charger", "type", CASES[i].type);
+        put_supply("a-charger", "online", CASES[i].online);
+        put_battery("battery", "50\n", CASES[i].status);
+        if (vitals().plugged != CASES[i].plugged)
+            fail_msg("case %zu: plugged is %d", i, vitals().plugged);
+    }
+    put_battery("battery", "50\n", "Discharging\n");
+    put_supply("a-charger", "type", "USB\n");
+    put_supply("a-charger", "online", "0\n");
+    put_supply("wireless", "type", "Wireless\n");
+    put_supply("wireless", "online", "1\n");
+    put_supply("z-charger", "type", "USB\n");
+    put_supply("z-charger", "online", "0\n");
+    assert_int_equal(vitals().plugged, 1);
+    put_supply("wireless", "scope", "Device\n");
+    assert_int_equal(vitals().plugged, 0);
+}
+
+static void test_screen(void **state) {
+    (void)state;
+    static const struct {
+        const char *power, *actual, *asked;
+        int used;
+    } CASES[] = {
+        {"0\n", "120\n", "120\n", 1},
+        {"4\n", "120\n", "120\n", 0},
+        {"0\n", "0\n", "120\n", 0},
+        {"0\n", "120\n", "0\n", 0},
+        {"", "", "", -1},
+        {"", "", "7\n", 1},
+        {"", "", "0\n", 0},
+        {"", "3\n", "", 1},
+        {"0\n", "", "", 1},
+        {"1\n", "", "", 0},
+        {"on\n", "x\n", "y\n", -1},
+    };
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        put("sys/class/backlight/panel0/bl_power", CASES[i].power);
+        put("sys/class/backlight/panel0/actual_brightness", CASES[i].actual);
+        put("sys/class/backlight/panel0/brightness", CASES[i].asked);
+        if (vitals().used != CASES[i].used)
+            fail_msg("case %zu: used is %d", i, vitals().used);
+    }
+    put("sys/class/leds/torch/brightness", "9\n"); /* no screen */
+    assert_int_equal(vitals().used, -1);
+    put("sys/class/leds/lcd-backlight/brightness", "0\n");
+    assert_int_equal(vitals().used, 0);
+    put("sys/class/leds/lcd-backlight/brightness", "9\n");
+    assert_int_equal(vitals().used, 1);
+    put("sys/class/backlight/panel0/brightness", "0\n"); /* one that is lit is enough */
+    assert_int_equal(vitals().used, 1);
 }
 
 static int count_descriptors(void) {
@@ -378,7 +511,11 @@ static void test_no_descriptor_is_left_open(void **state) {
     (void)state;
     put_zone(0, "cpu-thermal\n", "35000\n");
     put_core(0, "1\n", "1\n");
+    put_trip(0, 0, "passive\n", "80000\n");
     put_battery("battery", "50\n", "Discharging\n");
+    put_supply("usb", "type", "USB\n");
+    put_supply("usb", "online", "1\n");
+    put("sys/class/backlight/panel0/brightness", "0\n");
     int before = count_descriptors();
     for (int i = 0; i < 50; i++)
         (void)vitals();
@@ -393,6 +530,10 @@ static void test_this_machine(void **state) {
     assert_true(v.temperature >= -40 && v.temperature <= 150);
     assert_true(v.clock >= 0 && v.clock <= 1);
     assert_true(v.battery >= -1 && v.battery <= 100);
+    assert_true((v.ceiling >= 60 && v.ceiling <= 130) || !(v.ceiling > 0 || v.ceiling < 0));
+    assert_true(v.battery_temperature >= -40 && v.battery_temperature <= 150);
+    assert_in_range(v.plugged + 1, 0, 2);
+    assert_in_range(v.used + 1, 0, 2);
 }
 
 #define IN_A_ROOT(test) cmocka_unit_test_setup_teardown(test, make_root, remove_root)
@@ -411,6 +552,9 @@ int main(void) {
         IN_A_ROOT(test_battery_states),
         IN_A_ROOT(test_several_batteries),
         IN_A_ROOT(test_temperature_of_a_battery),
+        IN_A_ROOT(test_ceiling),
+        IN_A_ROOT(test_charger),
+        IN_A_ROOT(test_screen),
         IN_A_ROOT(test_no_descriptor_is_left_open),
         cmocka_unit_test(test_this_machine),
     };

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef SHOAL_DEVICE_ENTRIES_H
+#define SHOAL_DEVICE_ENTRIES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Small files in which a system describes itself, for those who look once. */
+
+/* The first line of ROOT/PATH (printf-style) into line, without control characters; false: missing,
+ * denied, empty, or longer. */
+__attribute__((format(printf, 4, 5))) bool shoal_entry_line(const char *root, char *line,
+                                                            size_t size, const char *path, ...);
+
+/* The same as a whole number. */
+__attribute__((format(printf, 3, 4))) bool shoal_entry_number(const char *root, long long *number,
+                                                              const char *path, ...);
+
+/* The last part of what the symbolic link ROOT/PATH points to. */
+__attribute__((format(printf, 4, 5))) bool shoal_entry_link(const char *root, char *name,
+                                                            size_t size, const char *path, ...);
+
+/* Calls visit for the entries of the folder ROOT/PATH, at most 256, in no order. */
+typedef void ShoalEntryVisit(void *context, const char *name);
+void shoal_entry_each(const char *root, const char *path, ShoalEntryVisit *visit, void *context);
+
+/* The lower-case letters of a text. */
+void shoal_entry_lower(char *text);
+
+#endif
