@@ -154,6 +154,7 @@ typedef struct ShoalDoctorAndroid {
     int wifi_sleep;          /* 0: when the screen goes off; 1: not while plugged; 2: never */
     int wifi_mbit, wifi_mhz; /* 0: unknown */
     int wifi_dbm;            /* 0: unknown */
+    char usb[32];            /* what its USB port is for a computer: "mtp,adb"; "": unknown */
 } ShoalDoctorAndroid;
 
 typedef struct ShoalDoctorReport {

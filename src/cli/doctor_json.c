@@ -132,14 +132,14 @@ static json_t *android_object(const ShoalDoctorAndroid *a) {
     if (!a->is_android)
         return json_null();
     return json_pack(
-        "{s:o,s:o,s:i,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "release", text(a->release),
+        "{s:o,s:o,s:i,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "release", text(a->release),
         "model", text(a->model), "sdk", a->sdk, "phantom_monitor", truth(a->phantom_monitor),
         "max_phantom_processes", whole(a->max_phantoms, a->max_phantoms >= 0), "freezer",
         truth(a->freezer), "doze", truth(a->doze), "battery_saver", truth(a->battery_saver),
         "stay_awake", whole(a->stay_awake, a->stay_awake >= 0), "wifi_sleep",
         whole(a->wifi_sleep, a->wifi_sleep >= 0), "wifi_mbit",
         whole(a->wifi_mbit, a->wifi_mbit > 0), "wifi_mhz", whole(a->wifi_mhz, a->wifi_mhz > 0),
-        "wifi_dbm", whole(a->wifi_dbm, a->wifi_dbm != 0));
+        "wifi_dbm", whole(a->wifi_dbm, a->wifi_dbm != 0), "usb", text(a->usb));
 }
 
 static json_t *findings_array(const ShoalDoctorReport *r) {

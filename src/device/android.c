@@ -57,7 +57,8 @@ static int truth(const char *text) {
     return !strcmp(text, "false") || !strcmp(text, "0") || !strcmp(text, "disabled") ? 0 : -1;
 }
 
-/* From Android 12 on (AOSP: PhantomProcessList, ActivityManagerConstants): of the processes that
+/* From Android 12 on (AOSP: PhantomProcessList, ActivityManagerConstants; the flag since 12L:
+ * issuetracker.google.com/issues/205156966, github.com/agnostic-apollo/Android-Docs): of the processes that
  * apps have forked, the 32 newest may live; the feature flag of the name below turns that off (in
  * the developer options since Android 14). */
 static void read_phantoms(const char *root, ShoalDoctorAndroid *out) {
@@ -120,6 +121,7 @@ void shoal_android_read(const char *root, ShoalDoctorAndroid *out) {
     out->sdk = number(line);
     property(root, "ro.build.version.release", out->release, sizeof out->release);
     property(root, "ro.product.model", out->model, sizeof out->model);
+    property(root, "sys.usb.state", out->usb, sizeof out->usb);
     read_phantoms(root, out);
     read_freezer(root, out);
     /* `dumpsys deviceidle enabled`: 1 where doze is in use (AOSP: DeviceIdleController). */

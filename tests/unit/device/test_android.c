@@ -17,7 +17,7 @@ static void test_no_android(void **state) {
 static void put_getprop(const char *sdk) {
     char script[256];
     snprintf(script, sizeof script,
-             "#!/bin/sh\ncase $1 in ro.build.version.sdk) echo %s;; *release) echo 14;; *) echo "
+             "#!/bin/sh\ncase $1 in ro.build.version.sdk) echo %s;; *release) echo 14;; sys.usb.state) echo mtp,adb;; *) echo "
              "Pixel 7;; esac\n",
              sdk);
     put_program("system/bin/getprop", script);
@@ -39,6 +39,7 @@ static void test_all(void **state) {
     assert_int_equal(android.sdk, 34);
     assert_string_equal(android.release, "14");
     assert_string_equal(android.model, "Pixel 7");
+    assert_string_equal(android.usb, "mtp,adb");
     assert_int_equal(android.phantom_monitor, 0);
     assert_int_equal(android.max_phantoms, 2147483647);
     assert_int_equal(android.freezer, 0);

@@ -288,6 +288,11 @@ static void test_android(void **state) {
     expect("android", SHOAL_VERDICT_WARNING, "doze");
     expect("android", SHOAL_VERDICT_WARNING, "battery saver");
     expect("android", SHOAL_VERDICT_WARNING, "may sleep");
+    strcpy(report.android.usb, "mtp,adb");
+    expect("android", SHOAL_VERDICT_WARNING, "the USB port offers mtp,adb");
+    strcpy(report.android.usb, "adb");
+    shoal_diagnose(&report);
+    assert_null(finding("android", "USB"));
     report.android.sdk = 31;
     expect("android", SHOAL_VERDICT_WARNING, "32 processes");
     assert_non_null(strstr(finding("android", "32")->fix, "max_phantom_processes"));
