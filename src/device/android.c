@@ -58,9 +58,9 @@ static int truth(const char *text) {
 }
 
 /* From Android 12 on (AOSP: PhantomProcessList, ActivityManagerConstants; the flag since 12L:
- * issuetracker.google.com/issues/205156966, github.com/agnostic-apollo/Android-Docs): of the processes that
- * apps have forked, the 32 newest may live; the feature flag of the name below turns that off (in
- * the developer options since Android 14). */
+ * issuetracker.google.com/issues/205156966, github.com/agnostic-apollo/Android-Docs): of the
+ * processes that apps have forked, the 32 newest may live; the feature flag of the name below turns
+ * that off (in the developer options since Android 14). */
 static void read_phantoms(const char *root, ShoalDoctorAndroid *out) {
     char line[64];
     if (out->sdk < 31)

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "device/entries.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 enum { PATH_SIZE = 1024, ENTRIES_MAX = 256, NUMBER_SIZE = 64 };
@@ -21,9 +23,9 @@ __attribute__((format(printf, 3, 0))) static bool make_path(char path[PATH_SIZE]
     return m >= 0 && m < PATH_SIZE - n;
 }
 
-static bool read_line(const char *path, char *line, size_t size) {
+static bool read_line(int folder, const char *path, char *line, size_t size) {
     /* Not to wait for the writer of a pipe, should it be one. */
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    int fd = openat(folder, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
         return false;
     ssize_t n = read(fd, line, size);
@@ -46,26 +48,45 @@ bool shoal_entry_line(const char *root, char *line, size_t size, const char *for
     va_start(list, format);
     bool made = make_path(path, root, format, list);
     va_end(list);
-    bool read_it = made && read_line(path, line, size);
+    bool read_it = made && read_line(AT_FDCWD, path, line, size);
     if (!read_it)
         line[0] = '\0';
     return read_it;
 }
 
-bool shoal_entry_number(const char *root, long long *number, const char *format, ...) {
-    char path[PATH_SIZE], line[NUMBER_SIZE], *end;
-    va_list list;
-    va_start(list, format);
-    bool made = make_path(path, root, format, list);
-    va_end(list);
-    if (!made || !read_line(path, line, sizeof line))
-        return false;
+static bool to_number(const char *line, long long *number) {
+    char *end;
     errno = 0;
     long long value = strtoll(line, &end, 10);
     if (end == line || errno || end[strspn(end, " \t\r?")])
         return false;
     *number = value;
     return true;
+}
+
+bool shoal_entry_number(const char *root, long long *number, const char *format, ...) {
+    char path[PATH_SIZE], line[NUMBER_SIZE];
+    va_list list;
+    va_start(list, format);
+    bool made = make_path(path, root, format, list);
+    va_end(list);
+    return made && read_line(AT_FDCWD, path, line, sizeof line) && to_number(line, number);
+}
+
+static bool join(char path[PATH_SIZE], const char *name, const char *file) {
+    int n = snprintf(path, PATH_SIZE, "%s/%s", name, file);
+    return n > 0 && n < PATH_SIZE;
+}
+
+bool shoal_entry_line_at(int folder, const char *name, const char *file, char *line, size_t size) {
+    char path[PATH_SIZE];
+    return join(path, name, file) && read_line(folder, path, line, size);
+}
+
+bool shoal_entry_number_at(int folder, const char *name, const char *file, long long *number) {
+    char path[PATH_SIZE], line[NUMBER_SIZE];
+    return join(path, name, file) && read_line(folder, path, line, sizeof line) &&
+           to_number(line, number);
 }
 
 bool shoal_entry_link(const char *root, char *name, size_t size, const char *format, ...) {
@@ -88,20 +109,42 @@ bool shoal_entry_link(const char *root, char *name, size_t size, const char *for
     return name[0] != '\0';
 }
 
-void shoal_entry_each(const char *root, const char *path, ShoalEntryVisit *visit, void *context) {
-    char full[PATH_SIZE];
-    int n = snprintf(full, sizeof full, "%s/%s", root, path);
-    DIR *folder = n > 0 && n < PATH_SIZE ? opendir(full) : NULL;
-    if (!folder)
-        return;
-    struct dirent *entry;
-    for (int left = ENTRIES_MAX; left > 0 && (entry = readdir(folder));) {
-        if (entry->d_name[0] == '.')
+/* As the kernel writes it; readdir() would allocate. */
+typedef struct Entry {
+    uint64_t inode;
+    int64_t offset;
+    uint16_t length;
+    uint8_t type;
+    char name[];
+} Entry;
+
+static void visit_entries(int folder, const char *begin, const char *bytes, size_t size,
+                          ShoalEntryVisit *visit, void *context, int *left) {
+    for (size_t at = 0; at + offsetof(Entry, name) < size && *left > 0;) {
+        uint16_t length;
+        memcpy(&length, bytes + at + offsetof(Entry, length), sizeof length);
+        if (length <= offsetof(Entry, name) || length > size - at)
+            return;
+        const char *name = bytes + at + offsetof(Entry, name);
+        at += length;
+        if (name[0] == '.' || strncmp(name, begin, strlen(begin)))
             continue;
-        left--;
-        visit(context, entry->d_name);
+        (*left)--;
+        visit(context, folder, name);
     }
-    closedir(folder);
+}
+
+void shoal_entry_each(const char *root, const char *path, const char *begin, ShoalEntryVisit *visit,
+                      void *context) {
+    char full[PATH_SIZE];
+    int folder = join(full, root, path) ? open(full, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    if (folder < 0)
+        return;
+    _Alignas(Entry) char bytes[4096];
+    int left = ENTRIES_MAX;
+    for (long size; left > 0 && (size = syscall(SYS_getdents64, folder, bytes, sizeof bytes)) > 0;)
+        visit_entries(folder, begin, bytes, (size_t)size, visit, context, &left);
+    close(folder);
 }
 
 void shoal_entry_lower(char *text) {

@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Small files in which a system describes itself, for those who look once. */
+/* Small files in which a system describes itself. Nothing here allocates. */
 
 /* The first line of ROOT/PATH (printf-style) into line, without control characters; false: missing,
  * denied, empty, or longer. */
@@ -20,9 +20,15 @@ __attribute__((format(printf, 3, 4))) bool shoal_entry_number(const char *root, 
 __attribute__((format(printf, 4, 5))) bool shoal_entry_link(const char *root, char *name,
                                                             size_t size, const char *path, ...);
 
-/* Calls visit for the entries of the folder ROOT/PATH, at most 256, in no order. */
-typedef void ShoalEntryVisit(void *context, const char *name);
-void shoal_entry_each(const char *root, const char *path, ShoalEntryVisit *visit, void *context);
+/* Calls visit for the entries of the folder ROOT/PATH whose names begin like that, at most 256, in
+ * no order; folder: open meanwhile, for shoal_entry_line_at. */
+typedef void ShoalEntryVisit(void *context, int folder, const char *name);
+void shoal_entry_each(const char *root, const char *path, const char *begin, ShoalEntryVisit *visit,
+                      void *context);
+
+/* shoal_entry_line of NAME/FILE in an open folder, and shoal_entry_number. */
+bool shoal_entry_line_at(int folder, const char *name, const char *file, char *line, size_t size);
+bool shoal_entry_number_at(int folder, const char *name, const char *file, long long *number);
 
 /* The lower-case letters of a text. */
 void shoal_entry_lower(char *text);

@@ -95,7 +95,8 @@ static bool exists(const char *root, const char *name, const char *what) {
     return n > 0 && n < (int)sizeof path && access(path, F_OK) == 0;
 }
 
-static void visit_interface(void *context, const char *name) {
+static void visit_interface(void *context, int folder, const char *name) {
+    (void)folder;
     Links *links = context;
     const char *root = links->root;
     char line[32];
@@ -210,7 +211,7 @@ static int compare(const void *a, const void *b) {
 
 int shoal_links_read(const char *root, ShoalDoctorLink *all, int most) {
     Links links = {.root = root, .all = all, .most = most};
-    shoal_entry_each(root, NET, visit_interface, &links);
+    shoal_entry_each(root, NET, "", visit_interface, &links);
     if (!strcmp(root, "/"))
         ask_sockets(&links);
     read_signals(&links);

@@ -70,7 +70,8 @@ static void read_battery(const char *root, const char *name, ShoalDoctorBattery 
     out->capacity_left = capacity_left(root, name);
 }
 
-static void visit_supply(void *context, const char *name) {
+static void visit_supply(void *context, int folder, const char *name) {
+    (void)folder;
     Search *search = context;
     char line[32];
     long long present;
@@ -95,7 +96,7 @@ void shoal_power_read(const char *root, ShoalDoctorBattery *out) {
     memset(out, 0, sizeof *out);
     out->present = out->level = out->cycles = out->plugged = out->screen_on = out->limit = -1;
     Search search = {.root = root, .battery = out};
-    shoal_entry_each(root, SUPPLIES, visit_supply, &search);
+    shoal_entry_each(root, SUPPLIES, "", visit_supply, &search);
     ShoalVitals vitals;
     shoal_vitals_read(root, &vitals);
     out->plugged = vitals.plugged;
@@ -137,7 +138,8 @@ static double passive_limit(const char *root, const char *zone) {
     return lowest;
 }
 
-static void visit_zone(void *context, const char *name) {
+static void visit_zone(void *context, int folder, const char *name) {
+    (void)folder;
     Search *search = context;
     long long value;
     if (strncmp(name, "thermal_zone", 12) || search->n_zones >= search->most_zones)
@@ -153,6 +155,6 @@ static void visit_zone(void *context, const char *name) {
 
 int shoal_power_zones(const char *root, ShoalDoctorZone *zones, int most) {
     Search search = {.root = root, .zones = zones, .most_zones = most};
-    shoal_entry_each(root, ZONES, visit_zone, &search);
+    shoal_entry_each(root, ZONES, "", visit_zone, &search);
     return search.n_zones;
 }

@@ -1,103 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "device/vitals.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
-enum { VALUE_SIZE = 64, NAME_SIZE = 48, PATH_SIZE = 512, ENTRIES_MAX = 256, TRIPS_MAX = 12 };
+#include "device/entries.h"
+
+enum { VALUE_SIZE = 64, TRIPS_MAX = 12 };
 /* Degrees Celsius at which a kernel may begin to lower a clock. Some have trip points at room
  * temperature, where they begin to watch a zone, and beyond any temperature, where they never act.
  */
 enum { TRIP_LOWEST = 60, TRIP_HIGHEST = 130 };
 
-/* ---- files ---- */
-
-/* The one line of FOLDER/NAME/FILE in lower case; false when it is not one short line. */
+/* In lower case: makers differ in that. */
 static bool read_line(int folder, const char *name, const char *file, char line[VALUE_SIZE]) {
-    char path[128];
-    int length = snprintf(path, sizeof path, "%s/%s", name, file);
-    if (length < 0 || (size_t)length >= sizeof path)
+    if (!shoal_entry_line_at(folder, name, file, line, VALUE_SIZE))
         return false;
-    /* Not to wait for the writer of a pipe, should it be one. */
-    int fd = openat(folder, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0)
-        return false;
-    ssize_t n = read(fd, line, VALUE_SIZE);
-    close(fd);
-    if (n <= 0)
-        return false;
-    const char *end = memchr(line, '\n', (size_t)n);
-    if (!end && n == VALUE_SIZE)
-        return false;
-    line[end ? end - line : n] = '\0';
-    for (char *c = line; *c; c++)
-        *c = *c >= 'A' && *c <= 'Z' ? (char)(*c - 'A' + 'a') : *c;
+    shoal_entry_lower(line);
     return true;
-}
-
-static bool read_number(int folder, const char *name, const char *file, long long *number) {
-    char line[VALUE_SIZE], *end;
-    if (!read_line(folder, name, file, line))
-        return false;
-    errno = 0;
-    long long value = strtoll(line, &end, 10);
-    if (end == line || errno || end[strspn(end, " \t\r")])
-        return false;
-    *number = value;
-    return true;
-}
-
-/* ---- folders ---- */
-
-typedef void Visit(int folder, const char *name, void *context);
-
-/* As the kernel writes it; readdir() would allocate. */
-typedef struct Entry {
-    uint64_t inode;
-    int64_t offset;
-    uint16_t length;
-    uint8_t type;
-    char name[];
-} Entry;
-
-static void visit_entries(int folder, const char *begin, const char *bytes, size_t size,
-                          Visit *visit, void *context, int *left) {
-    for (size_t at = 0; at + offsetof(Entry, name) < size && *left > 0;) {
-        uint16_t length;
-        memcpy(&length, bytes + at + offsetof(Entry, length), sizeof length);
-        if (length <= offsetof(Entry, name) || length > size - at)
-            return;
-        const char *name = bytes + at + offsetof(Entry, name);
-        at += length;
-        if (name[0] == '.' || strncmp(name, begin, strlen(begin)) || strlen(name) >= NAME_SIZE)
-            continue;
-        (*left)--;
-        visit(folder, name, context);
-    }
-}
-
-/* Calls visit for the entries of ROOT/PATH whose names begin like that. */
-static void each(const char *root, const char *path, const char *begin, Visit *visit,
-                 void *context) {
-    char full[PATH_SIZE];
-    int n = snprintf(full, sizeof full, "%s/%s", root, path);
-    if (n < 0 || (size_t)n >= sizeof full)
-        return;
-    int folder = open(full, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (folder < 0)
-        return;
-    _Alignas(Entry) char bytes[4096];
-    int left = ENTRIES_MAX;
-    for (long size; left > 0 && (size = syscall(SYS_getdents64, folder, bytes, sizeof bytes)) > 0;)
-        visit_entries(folder, begin, bytes, (size_t)size, visit, context, &left);
-    close(folder);
 }
 
 /* ---- temperature ---- */
@@ -140,7 +60,7 @@ static void take_hottest(float *hottest, double degrees) {
 
 static bool read_degrees(int folder, const char *name, const char *file, double *degrees) {
     long long value;
-    if (!read_number(folder, name, file, &value))
+    if (!shoal_entry_number_at(folder, name, file, &value))
         return false;
     /* Thousandths of a degree as they should be, or whole ones. */
     bool whole = value >= -40 && value <= 150;
@@ -166,7 +86,7 @@ static void take_trips(ShoalVitals *vitals, int folder, const char *name) {
     }
 }
 
-static void visit_zone(int folder, const char *name, void *context) {
+static void visit_zone(void *context, int folder, const char *name) {
     ShoalVitals *vitals = context;
     char type[VALUE_SIZE];
     double degrees;
@@ -186,11 +106,11 @@ static void visit_zone(int folder, const char *name, void *context) {
 static void visit_battery(int folder, const char *name, ShoalVitals *vitals) {
     char line[VALUE_SIZE];
     long long value;
-    if (read_number(folder, name, "present", &value) && value == 0)
+    if (shoal_entry_number_at(folder, name, "present", &value) && value == 0)
         return;
-    if (read_number(folder, name, "temp", &value) && value >= -400 && value <= 1500)
+    if (shoal_entry_number_at(folder, name, "temp", &value) && value >= -400 && value <= 1500)
         take_hottest(&vitals->battery_temperature, (double)value / 10);
-    if (!read_number(folder, name, "capacity", &value) || value < 0 || value > 100 ||
+    if (!shoal_entry_number_at(folder, name, "capacity", &value) || value < 0 || value > 100 ||
         (vitals->battery >= 0 && value >= vitals->battery))
         return;
     vitals->battery = (int)value;
@@ -203,7 +123,7 @@ static bool is_charger(const char *type) {
     return !strcmp(type, "mains") || !strcmp(type, "wireless") || !strncmp(type, "usb", 3);
 }
 
-static void visit_supply(int folder, const char *name, void *context) {
+static void visit_supply(void *context, int folder, const char *name) {
     ShoalVitals *vitals = context;
     char type[VALUE_SIZE], scope[VALUE_SIZE];
     long long online;
@@ -213,14 +133,14 @@ static void visit_supply(int folder, const char *name, void *context) {
         return; /* of a mouse or a headset */
     if (!strcmp(type, "battery"))
         visit_battery(folder, name, vitals);
-    else if (is_charger(type) && read_number(folder, name, "online", &online) && online >= 0 &&
-             vitals->plugged < 1)
+    else if (is_charger(type) && shoal_entry_number_at(folder, name, "online", &online) &&
+             online >= 0 && vitals->plugged < 1)
         vitals->plugged = online > 0;
 }
 
 /* What a battery says where no charger says anything. One that is charged has a charger, whatever
  * that says; one that is neither charged nor discharged may have one. */
-static void visit_status(int folder, const char *name, void *context) {
+static void visit_status(void *context, int folder, const char *name) {
     ShoalVitals *vitals = context;
     char line[VALUE_SIZE];
     if (!read_line(folder, name, "type", line) || strcmp(line, "battery") ||
@@ -237,16 +157,16 @@ static void visit_status(int folder, const char *name, void *context) {
 
 /* It is lit when all that can be read says so: bl_power is 0 for "on", and a phone that leaves it
  * there sets the brightness to 0 (the kernel's Documentation/ABI/stable/sysfs-class-backlight). */
-static void visit_light(int folder, const char *name, void *context) {
+static void visit_light(void *context, int folder, const char *name) {
     ShoalVitals *vitals = context;
     long long power, actual, asked;
-    bool known = read_number(folder, name, "bl_power", &power);
+    bool known = shoal_entry_number_at(folder, name, "bl_power", &power);
     bool lit = !known || power == 0;
-    if (read_number(folder, name, "actual_brightness", &actual)) {
+    if (shoal_entry_number_at(folder, name, "actual_brightness", &actual)) {
         known = true;
         lit = lit && actual > 0;
     }
-    if (read_number(folder, name, "brightness", &asked)) {
+    if (shoal_entry_number_at(folder, name, "brightness", &asked)) {
         known = true;
         lit = lit && asked > 0;
     }
@@ -261,38 +181,38 @@ static void take_clock(ShoalVitals *vitals, double part) {
         vitals->clock = (float)part;
 }
 
-static void visit_core(int folder, const char *name, void *context) {
+static void visit_core(void *context, int folder, const char *name) {
     long long now, full;
     if (name[3] < '0' || name[3] > '9') /* cpufreq, cpuidle */
         return;
-    if (!read_number(folder, name, "cpufreq/scaling_max_freq", &now) || now <= 0 ||
-        !read_number(folder, name, "cpufreq/cpuinfo_max_freq", &full) || full <= 0)
+    if (!shoal_entry_number_at(folder, name, "cpufreq/scaling_max_freq", &now) || now <= 0 ||
+        !shoal_entry_number_at(folder, name, "cpufreq/cpuinfo_max_freq", &full) || full <= 0)
         return;
     take_clock(context, now < full ? (double)now / (double)full : 1);
 }
 
 /* State 0 is the full clock, the last state the lowest; the steps between are about equal. */
-static void visit_cooling(int folder, const char *name, void *context) {
+static void visit_cooling(void *context, int folder, const char *name) {
     char type[VALUE_SIZE];
     long long state, last;
     if (!read_line(folder, name, "type", type) ||
         (!strstr(type, "cpufreq") && strcmp(type, "processor")))
         return;
-    if (!read_number(folder, name, "cur_state", &state) ||
-        !read_number(folder, name, "max_state", &last) || last <= 0 || last > 1000 || state < 0 ||
-        state > last)
+    if (!shoal_entry_number_at(folder, name, "cur_state", &state) ||
+        !shoal_entry_number_at(folder, name, "max_state", &last) || last <= 0 || last > 1000 ||
+        state < 0 || state > last)
         return;
     take_clock(context, 1 - (double)state / (double)(last + 1));
 }
 
 void shoal_vitals_read(const char *root, ShoalVitals *out) {
     *out = (ShoalVitals){.battery = -1, .plugged = -1, .used = -1};
-    each(root, "sys/class/thermal", "thermal_zone", visit_zone, out);
-    each(root, "sys/class/power_supply", "", visit_supply, out);
-    each(root, "sys/class/power_supply", "", visit_status, out);
-    each(root, "sys/class/backlight", "", visit_light, out);
-    each(root, "sys/class/leds", "lcd-backlight", visit_light, out);
-    each(root, "sys/devices/system/cpu", "cpu", visit_core, out);
+    shoal_entry_each(root, "sys/class/thermal", "thermal_zone", visit_zone, out);
+    shoal_entry_each(root, "sys/class/power_supply", "", visit_supply, out);
+    shoal_entry_each(root, "sys/class/power_supply", "", visit_status, out);
+    shoal_entry_each(root, "sys/class/backlight", "", visit_light, out);
+    shoal_entry_each(root, "sys/class/leds", "lcd-backlight", visit_light, out);
+    shoal_entry_each(root, "sys/devices/system/cpu", "cpu", visit_core, out);
     if (out->clock == 0)
-        each(root, "sys/class/thermal", "cooling_device", visit_cooling, out);
+        shoal_entry_each(root, "sys/class/thermal", "cooling_device", visit_cooling, out);
 }

@@ -422,7 +422,12 @@ static void take_leave(ShoalCoordinator *c, ShoalPeer *peer, const ShoalFrame *f
     }
     char reason[160];
     shoal_message_text(leave->reason, reason, sizeof reason);
+    bool stopped = leave->stopped;
     shoal__leave__free_unpacked(leave, NULL);
+    if (stopped) {
+        shoal_coordinator_lose(c, peer, reason);
+        return;
+    }
     shoal_coordinator_note_rest(c, peer, reason);
     peer->broken = true;
     shoal_cluster_rest(c->cluster, shoal_clock_ms(), peer->id, reason);

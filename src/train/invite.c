@@ -2,11 +2,13 @@
 #include "train/invite.h"
 
 #include <arpa/inet.h>
-#include <ifaddrs.h>
-#include <net/if.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "discovery/links.h"
 
 static const struct sockaddr_in *as_ip4(const ShoalAddress *address) {
     return (const struct sockaddr_in *)(const void *)&address->storage;
@@ -29,15 +31,13 @@ bool shoal_invite_is_local(const ShoalAddress *address) {
 }
 
 /* Its IPv4 addresses: those of IPv6 that need no scope are rare in a drawer of phones. */
-static int add_interfaces(const struct ifaddrs *all, bool loopback, in_port_t port,
-                          ShoalAddress *addresses, int n) {
-    for (const struct ifaddrs *i = all; i && n < SHOAL_INVITE_ADDRESSES; i = i->ifa_next) {
-        bool up = (i->ifa_flags & IFF_UP) && i->ifa_addr && i->ifa_addr->sa_family == AF_INET;
-        if (!up || loopback != !!(i->ifa_flags & IFF_LOOPBACK))
+static int add_links(const ShoalLink4 *links, int n_links, bool loopback, in_port_t port,
+                     ShoalAddress *addresses, int n) {
+    for (int i = 0; i < n_links && n < SHOAL_INVITE_ADDRESSES; i++) {
+        if (links[i].loopback != loopback)
             continue;
-        struct sockaddr_in at;
-        memcpy(&at, i->ifa_addr, sizeof at);
-        at.sin_port = port;
+        const struct sockaddr_in at = {
+            .sin_family = AF_INET, .sin_port = port, .sin_addr = links[i].address};
         memset(&addresses[n], 0, sizeof addresses[n]);
         memcpy(&addresses[n].storage, &at, sizeof at);
         addresses[n++].size = sizeof at;
@@ -47,16 +47,15 @@ static int add_interfaces(const struct ifaddrs *all, bool loopback, in_port_t po
 
 int shoal_invite_addresses(const ShoalAddress *listen,
                            ShoalAddress addresses[SHOAL_INVITE_ADDRESSES]) {
-    struct ifaddrs *all;
-    if (!is_any(listen) || getifaddrs(&all)) {
-        addresses[0] = *listen;
-        return 1;
-    }
+    ShoalLink4 links[SHOAL_LINKS];
+    int fd = is_any(listen) ? socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0) : -1;
+    int found = fd >= 0 ? shoal_links_find(fd, links) : 0;
+    if (fd >= 0)
+        close(fd);
     in_port_t port =
         listen->storage.ss_family == AF_INET ? as_ip4(listen)->sin_port : as_ip6(listen)->sin6_port;
-    int n = add_interfaces(all, false, port, addresses, 0);
-    n = add_interfaces(all, true, port, addresses, n);
-    freeifaddrs(all);
+    int n = add_links(links, found, false, port, addresses, 0);
+    n = add_links(links, found, true, port, addresses, n);
     if (n == 0)
         addresses[n++] = *listen;
     return n;

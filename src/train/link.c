@@ -330,6 +330,13 @@ static ShoalReplica *replica_of(ShoalLink *link) {
     return replica;
 }
 
+static void say_leave(ShoalLink *link, const char *reason, bool stopped) {
+    Shoal__Leave message = SHOAL__LEAVE__INIT;
+    message.reason = (char *)reason;
+    message.stopped = stopped;
+    (void)shoal_message_queue(link->channel, SHOAL_MESSAGE_LEAVE, &message.base, NULL);
+}
+
 /* Looks how the device is, and does what is good for it: computes less, or leaves to rest. */
 static ShoalStatus keep_well(ShoalLink *link, ShoalError *err) {
     uint64_t now = shoal_clock_ms();
@@ -343,10 +350,8 @@ static ShoalStatus keep_well(ShoalLink *link, ShoalError *err) {
         shoal_replica_set_duty(replica, advice->duty);
     if (!advice->rest)
         return SHOAL_OK;
-    Shoal__Leave message = SHOAL__LEAVE__INIT;
-    message.reason = (char *)advice->text;
     link->rests = true;
-    (void)shoal_message_queue(link->channel, SHOAL_MESSAGE_LEAVE, &message.base, NULL);
+    say_leave(link, advice->text, false);
     return shoal_error_set(err, SHOAL_ERR_LOST, "resting: %s", advice->text);
 }
 
@@ -402,8 +407,10 @@ static ShoalStatus serve(ShoalLink *link, ShoalError *err) {
     bool over = false;
     ShoalStatus status = SHOAL_OK;
     while (!status && !over && !is_closing(link)) {
-        if (shoal_stop_asked(link->stop) == SHOAL_STOP_NOW)
+        if (shoal_stop_asked(link->stop) == SHOAL_STOP_NOW) {
+            say_leave(link, "it was stopped there", true);
             return shoal_error_set(err, SHOAL_ERR_STOPPED, "stopped on request");
+        }
         wait_for_work(link);
         status = send_posts(link, err);
         if (!status)

@@ -50,13 +50,17 @@ static void make_way(const char *name, char path[256]) {
     }
 }
 
-static inline void put(const char *name, const char *text) {
+static inline void put_bytes(const char *name, const void *bytes, size_t size) {
     char path[256];
     make_way(name, path);
     FILE *file = fopen(path, "w");
     assert_non_null(file);
-    assert_true(fputs(text, file) >= 0);
+    assert_int_equal(fwrite(bytes, 1, size, file), size);
     assert_int_equal(fclose(file), 0);
+}
+
+static inline void put(const char *name, const char *text) {
+    put_bytes(name, text, strlen(text));
 }
 
 static inline void put_link(const char *name, const char *target) {

@@ -17,7 +17,8 @@ static void test_no_android(void **state) {
 static void put_getprop(const char *sdk) {
     char script[256];
     snprintf(script, sizeof script,
-             "#!/bin/sh\ncase $1 in ro.build.version.sdk) echo %s;; *release) echo 14;; sys.usb.state) echo mtp,adb;; *) echo "
+             "#!/bin/sh\ncase $1 in ro.build.version.sdk) echo %s;; *release) echo 14;; "
+             "sys.usb.state) echo mtp,adb;; *) echo "
              "Pixel 7;; esac\n",
              sdk);
     put_program("system/bin/getprop", script);

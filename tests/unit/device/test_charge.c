@@ -1,57 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "unit/device/fake_root.h"
 
-#include <cmocka.h>
-#include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "device/charge.h"
-
-/* ---- a folder that looks like sysfs ---- */
-
-static char root[64];
-
-static int make_root(void **state) {
-    (void)state;
-    const char *folder = getenv("TMPDIR");
-    snprintf(root, sizeof root, "%.40s/shoal-charge-XXXXXX", folder ? folder : "/tmp");
-    return mkdtemp(root) ? 0 : -1;
-}
-
-static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *where) {
-    (void)info;
-    (void)type;
-    (void)where;
-    return remove(path);
-}
-
-static int remove_root(void **state) {
-    (void)state;
-    return nftw(root, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
-}
-
-static void put(const char *name, const char *text) {
-    char path[256];
-    snprintf(path, sizeof path, "%s/%s", root, name);
-    for (char *slash = path + strlen(root) + 1; (slash = strchr(slash, '/')); slash++) {
-        *slash = '\0';
-        assert_true(!mkdir(path, 0700) || errno == EEXIST);
-        *slash = '/';
-    }
-    FILE *file = fopen(path, "w");
-    assert_non_null(file);
-    assert_true(fputs(text, file) >= 0);
-    assert_int_equal(fclose(file), 0);
-}
 
 static void assert_says(const char *name, const char *text) {
     char path[256], found[64] = "";
@@ -200,7 +152,7 @@ static void test_nonsense(void **state) {
     assert_says(KERNEL, "100\n");
 }
 
-/* A device that takes what is written and stays as it is, as Google's charger does. */
+/* Files that take what is written and say something else. */
 static void test_ignored(void **state) {
     (void)state;
     char path[256];
@@ -250,19 +202,18 @@ static void test_no_descriptor_is_left_open(void **state) {
     assert_int_equal(before, after);
 }
 
-#define IN_A_ROOT(test) cmocka_unit_test_setup_teardown(test, make_root, remove_root)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        IN_A_ROOT(test_none),
-        IN_A_ROOT(test_each_kind),
-        IN_A_ROOT(test_order),
-        IN_A_ROOT(test_a_lower_limit_is_left),
-        IN_A_ROOT(test_what_others_set_since_is_left),
-        IN_A_ROOT(test_nonsense),
-        IN_A_ROOT(test_ignored),
-        IN_A_ROOT(test_not_writable),
-        IN_A_ROOT(test_no_descriptor_is_left_open),
+        ROOT_TEST(test_none),
+        ROOT_TEST(test_each_kind),
+        ROOT_TEST(test_order),
+        ROOT_TEST(test_a_lower_limit_is_left),
+        ROOT_TEST(test_what_others_set_since_is_left),
+        ROOT_TEST(test_nonsense),
+        ROOT_TEST(test_ignored),
+        ROOT_TEST(test_not_writable),
+        ROOT_TEST(test_no_descriptor_is_left_open),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
