@@ -68,8 +68,10 @@ typedef struct ShoalWorkerStatus {
     double battery_temperature;             /* degrees Celsius; 0: unknown */
     double duty;                            /* 0 .. 1: part of the time that it lets itself compute
                                                to stay cool; 1: all */
-    int battery;                            /* percent; -1: unknown or none */
-    int charging;                           /* 0 or 1 */
+    const char *remark; /* why it does, or what its owner should see to ("the battery is charged
+                           beyond 80 %: ..."); mostly "" */
+    int battery;        /* percent; -1: unknown or none */
+    int charging;       /* 0 or 1 */
 } ShoalWorkerStatus;
 
 /* A worker that has left to rest, and will come back. */

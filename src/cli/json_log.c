@@ -77,12 +77,13 @@ static json_t *text_value(const char *text) {
 static json_t *member_object(const ShoalWorkerStatus *w) {
     json_t *charging = w->battery >= 0 ? json_boolean(w->charging) : json_null();
     return json_pack(
-        "{s:o,s:i,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "name", text_value(w->name), "share",
-        w->share, "images_per_s", number(w->images_per_s), "compute", number(w->compute),
+        "{s:o,s:i,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "name", text_value(w->name),
+        "share", w->share, "images_per_s", number(w->images_per_s), "compute", number(w->compute),
         "communication", number(w->communication), "waiting", number(w->waiting), "temperature",
         w->temperature > 0 ? number(w->temperature) : json_null(), "battery_temperature",
         w->battery_temperature > 0 ? number(w->battery_temperature) : json_null(), "duty",
-        number(w->duty), "clock", w->clock > 0 ? number(w->clock) : json_null(), "battery",
+        number(w->duty), "remark", text_value(w->remark), "clock",
+        w->clock > 0 ? number(w->clock) : json_null(), "battery",
         w->battery >= 0 ? json_integer(w->battery) : json_null(), "charging", charging);
 }
 

@@ -108,7 +108,8 @@ static void print_outputs(const char *kind, const ShoalEvent *event) {
     }
 }
 
-/* What is known of a device: ", 41 C, clock 62%, battery 87% (charging)". */
+/* What is known of a device: ", 41 C, clock 62%, battery 87% (charging), computes 60% of the time
+ * (the processor has 76 C; its ceiling is 77 C)". */
 static void print_device(const ShoalWorkerStatus *w) {
     if (w->temperature > 0)
         printf(", %.0f C", w->temperature);
@@ -116,6 +117,13 @@ static void print_device(const ShoalWorkerStatus *w) {
         printf(", clock %.0f%%", 100 * w->clock);
     if (w->battery >= 0)
         printf(", battery %d%%%s", w->battery, w->charging ? " (charging)" : "");
+    if (w->duty < 1)
+        printf(", computes %.0f%% of the time", 100 * w->duty);
+    if (w->remark[0]) {
+        char text[192];
+        shoal_text_clean(w->remark, false, text, sizeof text);
+        printf(" (%s)", text);
+    }
 }
 
 static void print_cluster(const ShoalClusterStatus *cluster) {

@@ -48,6 +48,7 @@ typedef struct ShoalPeer {
     int store;            /* number of its cache in holdings, or -1 */
     ShoalVitals vitals;
     float duty; /* part of the time that it lets itself compute */
+    char remark[160];
     ShoalTally tally;
 } ShoalPeer;
 
@@ -77,7 +78,7 @@ typedef struct ShoalCoordinator {
     uint64_t first_generation; /* the number of the first one; 0: none yet */
     ShoalWireFormat format;
     int listen_fd;
-    ShoalProbeServer *probes; /* for those who only measure the link */
+    ShoalProbeServer *probes;        /* for those who only measure the link */
     ShoalAnnouncement *announcement; /* NULL: nobody is told of this run */
     ShoalPeer **peers;
     int n_peers, peers_size;

@@ -362,6 +362,7 @@ static void take_heartbeat(ShoalCoordinator *c, ShoalPeer *peer, const ShoalFram
                                      .clock = beat->clock,
                                      .battery = beat->battery,
                                      .charging = beat->charging};
+        shoal_message_text(beat->remark, peer->remark, sizeof peer->remark);
         peer->duty = beat->duty > 0 && beat->duty < 1 ? beat->duty : 1;
         shoal_cluster_progress(c->cluster, shoal_clock_ms(), peer->id,
                                (ShoalClusterStage)beat->stage, beat->progress);

@@ -49,6 +49,7 @@ static void fill_worker(const ShoalPeer *peer, int share, ShoalWorkerStatus *sta
                                   .battery_temperature = (double)peer->vitals.battery_temperature,
                                   .clock = (double)peer->vitals.clock,
                                   .duty = (double)peer->duty,
+                                  .remark = peer->remark,
                                   .battery = peer->vitals.battery,
                                   .charging = peer->vitals.charging};
 }

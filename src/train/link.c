@@ -2,6 +2,7 @@
 #include "train/link.h"
 
 #include <poll.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -19,6 +20,7 @@ enum {
     GOODBYE_MS = 3000,
     STOP_POLL_MS = 500,
     VITALS_MS = 1000,
+    CHARGE_SLACK = 3,       /* percent */
     BACKLOG_BYTES = 4 << 20 /* on its way to the coordinator; a snapshot is much larger */
 };
 
@@ -355,6 +357,22 @@ static ShoalStatus keep_well(ShoalLink *link, ShoalError *err) {
     return shoal_error_set(err, SHOAL_ERR_LOST, "resting: %s", advice->text);
 }
 
+/* What the coordinator's people should know of this device. */
+static char *remark(ShoalLink *link) {
+    const ShoalVitals *vitals = &link->vitals;
+    int limit = link->charge_limit;
+    if (link->care->advice.text[0])
+        return link->care->advice.text;
+    /* A little beyond is how a limit that works looks. */
+    if (limit <= 0 || vitals->battery <= limit + CHARGE_SLACK || !vitals->charging)
+        return (char *)"";
+    snprintf(link->remark, sizeof link->remark,
+             "the battery has %d %% and is still charged; it should have %d %% at most: use the "
+             "phone's own setting, or pull its charger",
+             vitals->battery, limit);
+    return link->remark;
+}
+
 static ShoalStatus keep_heartbeat(ShoalLink *link, ShoalError *err) {
     uint64_t now = shoal_clock_ms();
     if (now >= link->heard_ms + link->silence_ms)
@@ -371,6 +389,7 @@ static ShoalStatus keep_heartbeat(ShoalLink *link, ShoalError *err) {
     message.charging = link->vitals.charging;
     message.battery_temperature = link->vitals.battery_temperature;
     message.duty = link->care->advice.duty;
+    message.remark = remark(link);
     const ShoalReplica *replica = replica_of(link);
     if (replica) {
         message.stage = (Shoal__Stage)shoal_replica_stage(replica);
@@ -504,6 +523,7 @@ ShoalStatus shoal_link_create(const ShoalLinkOptions *options, ShoalLink **out, 
     link->ring = options->ring;
     link->cache = options->cache;
     link->care = options->care;
+    link->charge_limit = options->charge_limit;
     link->heartbeat_ms = joined->heartbeat_ms;
     link->silence_ms = joined->silence_ms;
     link->heard_ms = shoal_clock_ms();

@@ -49,6 +49,7 @@ typedef struct ShoalLinkOptions {
     volatile sig_atomic_t *stop; /* may be NULL */
     ShoalCollective *ring;       /* is aborted when a generation ends */
     ShoalCache *cache;           /* the link's thread uses it; NULL: nothing is kept */
+    int charge_limit;            /* percent that the battery should have at most; 0: any */
     ShoalCare *care;             /* the link's thread asks it how much to compute */
 } ShoalLinkOptions;
 

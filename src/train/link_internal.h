@@ -43,6 +43,8 @@ struct ShoalLink {
     ShoalCollective *ring;
     ShoalCache *cache;
     ShoalCare *care;
+    int charge_limit;
+    char remark[160];
     unsigned heartbeat_ms, silence_ms, window;
     uint64_t next_heartbeat_ms, next_vitals_ms, heard_ms;
     ShoalVitals vitals;

@@ -223,6 +223,8 @@ static const ShoalClusterStatus *describe(Run *run, const ShoalPlan *plan) {
         double ns = sum->compute_ns + sum->exposed_ns + sum->waiting_ns;
         run->statuses[r] =
             (ShoalWorkerStatus){.name = run->names[r],
+                                .duty = 1,
+                                .remark = "",
                                 .share = plan->count[r] * run->job->solver->iter_size,
                                 .images_per_s = ns > 0 ? sum->samples / (ns * 1e-9) : 0,
                                 .compute = ns > 0 ? sum->compute_ns / ns : 0,

@@ -243,7 +243,8 @@ static ShoalStatus start_link(Worker *worker, ShoalChannel *channel, ShoalError 
                                       .stop = worker->options->stop,
                                       .ring = shoal_ring_collective(worker->ring),
                                       .cache = worker->cache,
-                                      .care = &worker->care};
+                                      .care = &worker->care,
+                                      .charge_limit = worker->options->care.charge_limit};
     ShoalStatus status = shoal_link_create(&options, &worker->link, err);
     shoal_auth_forget(&worker->joined.key, sizeof worker->joined.key);
     if (status)

@@ -72,7 +72,8 @@ class Care(common.Cluster):
         phone = self.phone()
         coordinator, hot, cool = self.begin_with(phone, train_flags=("--balance=on",))
         # It computes less, before the kernel would lower the clock...
-        self.wait_member("a lower duty", coordinator, hot, lambda e, m: m["duty"] < 0.8)
+        event = self.wait_member("a lower duty", coordinator, hot, lambda e, m: m["duty"] < 0.8)
+        self.assertRegex(self.member(event, hot)["remark"], r"processor has \d+ C; its ceiling is 77")
         # ... and gets less to do.
         self.wait_member(
             "smaller share",
@@ -137,6 +138,33 @@ class Care(common.Cluster):
         self.assertEqual(len(coordinator.events("resting")), 1)
         self.stop(coordinator, (hot, cool))
         self.check_unbroken(coordinator)
+
+    def test_charge_limit(self):
+        """The kernel's file is set, and set back in the end; where there is none, people are told."""
+        for file in (True, False):
+            with self.subTest(file=file), self.inside("limit%d" % file):
+                self.empty = self.make("empty")
+                self.write("net.prototxt", self.net())
+                self.write("solver.prototxt", harness.solver(common.ENDLESS))
+                phone = self.phone(load=0)
+                phone.set_battery(95, "Charging")
+                where = os.path.join(phone.root, "sys/class/power_supply/battery",
+                                     "charge_control_end_threshold")
+                if file:
+                    with open(where, "w") as f:
+                        f.write("100\n")
+                coordinator, hot, cool = self.begin_with(phone, "--charge-limit=80")
+                event = self.wait_member(
+                    "alarm", coordinator, hot, lambda e, m: "should have 80 % at most" in m["remark"]
+                )
+                self.assertEqual(self.member(event, cool)["remark"], "")
+                said = "is charged to 80 % at most" if file else "cannot be limited from here"
+                self.assertIn(said, hot.out())
+                if file:
+                    self.assertEqual(harness.read_text(where).strip(), "80")
+                self.stop(coordinator, (hot, cool))
+                if file:
+                    self.assertEqual(harness.read_text(where).strip(), "100")
 
     def test_rests_at_the_begin(self):
         """It does not join before it may; it can be ended while it rests."""
