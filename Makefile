@@ -18,8 +18,9 @@ PREFIX ?= /usr/local
 # Tests that run more than one thread or process: these go under the thread sanitizer.
 THREADED = ^(unit_base_pool|unit_collective_.*|unit_train_.*|cluster_(equality|faults|resume|modes))$$
 
-# What tests the network between machines rather than the program: once is enough.
-NETWORK = ^cluster_(lab|netns)$$
+# What tests the network between machines, or other programs, rather than ours, or takes long beside
+# others of its kind: once is enough.
+ONCE = ^(cluster_(lab|netns)|discovery|deploy_adb|golden_largerlenet)$$
 
 # Where the kernel randomises addresses too much for the thread sanitizer, without that.
 FIXED_ADDRESSES = $$(setarch -R true 2>/dev/null && echo setarch -R)
@@ -68,7 +69,7 @@ test-asan: test-release
 	@[ -f build-asan/build.ninja ] || cmake --preset asan
 	cmake --build --preset asan --parallel $(JOBS)
 	SHOAL_TEST_BRIEF=1 ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1 \
-		ctest --preset asan --parallel $(JOBS) --exclude-regex '$(NETWORK)'
+		ctest --preset asan --parallel $(JOBS) --exclude-regex '$(ONCE)'
 
 test-tsan: test-asan
 	@[ -f build-tsan/build.ninja ] || cmake --preset tsan
