@@ -85,6 +85,7 @@ static const Kind KINDS[] = {
     {"Report", SHOAL_MESSAGE_REPORT, &shoal__report__descriptor},
     {"Aborted", SHOAL_MESSAGE_ABORTED, &shoal__aborted__descriptor},
     {"Heartbeat", SHOAL_MESSAGE_HEARTBEAT, &shoal__heartbeat__descriptor},
+    {"Leave", SHOAL_MESSAGE_LEAVE, &shoal__leave__descriptor},
     {"Stop", SHOAL_MESSAGE_STOP, &shoal__stop__descriptor},
     {"Failure", SHOAL_MESSAGE_FAILURE, &shoal__failure__descriptor},
     {"Prepared", SHOAL_MESSAGE_PREPARED, &shoal__prepared__descriptor},
