@@ -5,10 +5,11 @@
 #include "cli/cli.h"
 
 static const ShoalCommand *const COMMANDS[] = {
-    &shoal_command_train,        &shoal_command_worker, &shoal_command_test,
-    &shoal_command_time,         &shoal_command_init,   &shoal_command_convert_mnist_data,
-    &shoal_command_device_query, &shoal_command_deploy, &shoal_command_doctor,
-    &shoal_command_version,
+    &shoal_command_train,        &shoal_command_worker,
+    &shoal_command_deploy,       &shoal_command_doctor,
+    &shoal_command_test,         &shoal_command_time,
+    &shoal_command_init,         &shoal_command_convert_mnist_data,
+    &shoal_command_device_query, &shoal_command_version,
 };
 
 enum { N_COMMANDS = sizeof COMMANDS / sizeof COMMANDS[0] };
@@ -26,6 +27,7 @@ static void print_manual(FILE *to) {
         "Examples:\n"
         "  shoal train --solver=lenet_solver.prototxt\n"
         "  shoal train --solver=lenet_solver.prototxt --workers=4\n"
+        "  shoal deploy --adb --join=192.168.1.10:4710\n"
         "  shoal test --model=lenet_train_test.prototxt --weights=lenet_iter_10000.caffemodel \\\n"
         "             --iterations=100\n\n"
         "Environment:\n"
