@@ -8,8 +8,8 @@ import unittest
 
 from harness import Case, read
 
-COMMANDS = ("train", "worker", "test", "time", "init", "convert_mnist_data", "device_query",
-            "deploy", "doctor", "version")
+COMMANDS = ("train", "worker", "deploy", "doctor", "test", "time", "init", "convert_mnist_data",
+            "device_query", "version")
 CSI = "\033["
 
 
