@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "device/charge.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -9,6 +8,8 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "device/entries.h"
 
 /* Only files that take a percentage and say which one counts. There are many more that switch
  * charging on and off, one or several a phone, some of which charge a battery to the end when the
@@ -33,26 +34,10 @@ enum { N_KNOWN = sizeof KNOWN / sizeof KNOWN[0], ROUNDING = 10 };
 
 /* ---- one file ---- */
 
-/* The file's only line; false: it cannot be read, or is none. */
-static bool read_line(const char *path, char *line, size_t size) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0)
-        return false;
-    ssize_t n = read(fd, line, size);
-    close(fd);
-    if (n <= 0)
-        return false;
-    const char *end = memchr(line, '\n', (size_t)n);
-    if (!end && (size_t)n == size)
-        return false;
-    line[end ? end - line : n] = '\0';
-    return true;
-}
-
 /* Percent; -1: not known. Where 0 stands for no limit, it is 100. */
 static int read_limit(const char *path, char *line, size_t size) {
     char *end;
-    if (!read_line(path, line, size))
+    if (!shoal_entry_raw(AT_FDCWD, path, line, size))
         return -1;
     long value = strtol(line, &end, 10);
     if (end == line || end[strspn(end, " \t\r")] || value < 0 || value > 100)
@@ -83,42 +68,35 @@ static bool is_writable(const char *path) {
 
 /* ---- finding it ---- */
 
-/* A mouse has a battery, too. */
-static bool is_of_device(const char *folder) {
-    char path[300], line[32];
-    int n = snprintf(path, sizeof path, "%s/scope", folder);
-    return n > 0 && (size_t)n < sizeof path && read_line(path, line, sizeof line) &&
-           !strcmp(line, "Device");
-}
+typedef struct Search {
+    ShoalCharge *charge;
+    char folder[sizeof((ShoalCharge *)NULL)->path];
+    int kind;
+} Search;
 
 /* Takes FOLDER/NAME/FILE, if it is there and comes first among those of its kind. */
-static void consider(const char *folder, const char *name, int kind, ShoalCharge *charge) {
-    char where[sizeof charge->path], path[sizeof charge->path], line[sizeof charge->saved];
-    int n = snprintf(where, sizeof where, "%s/%s", folder, name);
-    if (n < 0 || (size_t)n >= sizeof where)
-        return;
-    n = snprintf(path, sizeof path, "%s/%s", where, KNOWN[kind].file);
-    if (n < 0 || (size_t)n >= sizeof path || access(path, F_OK) || is_of_device(where) ||
+static void consider(void *context, int folder, const char *name) {
+    Search *search = context;
+    ShoalCharge *charge = search->charge;
+    char path[sizeof charge->path], line[sizeof charge->saved];
+    int n = snprintf(path, sizeof path, "%s/%s/%s", search->folder, name, KNOWN[search->kind].file);
+    if (n < 0 || (size_t)n >= sizeof path || access(path, F_OK) ||
         (charge->path[0] && strcmp(charge->path, path) <= 0))
         return;
+    if (shoal_entry_line_at(folder, name, "scope", line, sizeof line) && !strcmp(line, "Device"))
+        return; /* a mouse has a battery, too */
     memcpy(charge->path, path, sizeof path);
-    charge->kind = kind;
+    charge->kind = search->kind;
     charge->limit = read_limit(path, line, sizeof line);
     charge->writable = charge->limit >= 0 && is_writable(path);
 }
 
 static void look(const char *root, int kind, ShoalCharge *charge) {
-    char folder[sizeof charge->path];
-    int n = snprintf(folder, sizeof folder, "%s/%s", root[strspn(root, "/")] ? root : "",
-                     KNOWN[kind].folder);
-    DIR *entries = n > 0 && (size_t)n < sizeof folder ? opendir(folder) : NULL;
-    if (!entries)
-        return;
-    for (struct dirent *entry; (entry = readdir(entries));)
-        if (entry->d_name[0] != '.' &&
-            !strncmp(entry->d_name, KNOWN[kind].begin, strlen(KNOWN[kind].begin)))
-            consider(folder, entry->d_name, kind, charge);
-    closedir(entries);
+    Search search = {.charge = charge, .kind = kind};
+    int n = snprintf(search.folder, sizeof search.folder, "%s/%s",
+                     root[strspn(root, "/")] ? root : "", KNOWN[kind].folder);
+    if (n > 0 && (size_t)n < sizeof search.folder)
+        shoal_entry_each(root, KNOWN[kind].folder, KNOWN[kind].begin, consider, &search);
 }
 
 void shoal_charge_find(const char *root, ShoalCharge *charge) {

@@ -23,7 +23,7 @@ __attribute__((format(printf, 3, 0))) static bool make_path(char path[PATH_SIZE]
     return m >= 0 && m < PATH_SIZE - n;
 }
 
-static bool read_line(int folder, const char *path, char *line, size_t size) {
+bool shoal_entry_raw(int folder, const char *path, char *line, size_t size) {
     /* Not to wait for the writer of a pipe, should it be one. */
     int fd = openat(folder, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
@@ -32,13 +32,23 @@ static bool read_line(int folder, const char *path, char *line, size_t size) {
     close(fd);
     if (n <= 0)
         return false;
-    char *end = memchr(line, '\n', (size_t)n);
+    const char *end = memchr(line, '\n', (size_t)n);
     if (!end && (size_t)n == size)
         return false;
     line[end ? end - line : n] = '\0';
-    for (char *c = line; *c; c++)
+    return true;
+}
+
+void shoal_entry_clean(char *text) {
+    for (char *c = text; *c; c++)
         if ((unsigned char)*c < ' ' || (unsigned char)*c > '~')
             *c = '?';
+}
+
+static bool read_line(int folder, const char *path, char *line, size_t size) {
+    if (!shoal_entry_raw(folder, path, line, size))
+        return false;
+    shoal_entry_clean(line);
     return line[0] != '\0';
 }
 
@@ -103,9 +113,7 @@ bool shoal_entry_link(const char *root, char *name, size_t size, const char *for
     const char *slash = strrchr(target, '/');
     const char *last = slash ? slash + 1 : target;
     snprintf(name, size, "%s", last);
-    for (char *c = name; *c; c++)
-        if ((unsigned char)*c < ' ' || (unsigned char)*c > '~')
-            *c = '?';
+    shoal_entry_clean(name);
     return name[0] != '\0';
 }
 

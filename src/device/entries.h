@@ -30,7 +30,13 @@ void shoal_entry_each(const char *root, const char *path, const char *begin, Sho
 bool shoal_entry_line_at(int folder, const char *name, const char *file, char *line, size_t size);
 bool shoal_entry_number_at(int folder, const char *name, const char *file, long long *number);
 
+/* The first line of a file as it is, which may be empty; path: seen from the open folder, or from
+ * AT_FDCWD. False: missing, denied, or longer. */
+bool shoal_entry_raw(int folder, const char *path, char *line, size_t size);
+
 /* The lower-case letters of a text. */
 void shoal_entry_lower(char *text);
+/* Puts '?' for what is no printable ASCII. */
+void shoal_entry_clean(char *text);
 
 #endif

@@ -64,9 +64,7 @@ static ShoalDoctorLink *add(Links *links, const char *name) {
     ShoalDoctorLink *link = &links->all[links->count++];
     *link = (ShoalDoctorLink){.kind = kind_by_name(name), .up = -1, .full_duplex = -1};
     snprintf(link->name, sizeof link->name, "%s", name);
-    for (char *c = link->name; *c; c++)
-        if ((unsigned char)*c < ' ' || (unsigned char)*c > '~')
-            *c = '?';
+    shoal_entry_clean(link->name);
     return link;
 }
 
@@ -147,9 +145,7 @@ static void ask_driver(int fd, ShoalDoctorLink *link) {
         return;
     info.driver[sizeof info.driver - 1] = '\0';
     snprintf(link->driver, sizeof link->driver, "%.31s", info.driver);
-    for (char *c = link->driver; *c; c++)
-        if ((unsigned char)*c < ' ' || (unsigned char)*c > '~')
-            *c = '?';
+    shoal_entry_clean(link->driver);
 }
 
 /* The older request is the one that all drivers and kernels answer. */

@@ -6,6 +6,7 @@
 
 #include "device/charge.h"
 #include "device/entries.h"
+#include "device/thermal.h"
 #include "device/vitals.h"
 
 #define SUPPLIES "sys/class/power_supply"
@@ -110,51 +111,26 @@ void shoal_power_read(const char *root, ShoalDoctorBattery *out) {
     out->limit = charge.path[0] ? charge.limit : -1;
 }
 
-/* ---- thermal zones (Linux: Documentation/driver-api/thermal/sysfs-api.rst) ---- */
+/* ---- thermal zones ---- */
 
-/* Thousandths of a degree as they should be, or whole ones. */
-static bool degrees(long long value, double *out) {
-    bool whole = value >= -40 && value <= 150;
-    if (!whole && value < 1000 && value > -1000)
-        return false;
-    *out = whole ? (double)value : (double)value / 1000;
-    return *out >= -40 && *out <= 150;
-}
-
-static double passive_limit(const char *root, const char *zone) {
-    double lowest = 0;
-    for (int i = 0; i < 12; i++) {
-        char type[32];
-        long long value;
-        double limit;
-        if (!shoal_entry_line(root, type, sizeof type, ZONES "/%s/trip_point_%d_type", zone, i))
-            break;
-        if (strcmp(type, "passive") ||
-            !shoal_entry_number(root, &value, ZONES "/%s/trip_point_%d_temp", zone, i) ||
-            !degrees(value, &limit) || limit < 30)
-            continue;
-        lowest = lowest == 0 || limit < lowest ? limit : lowest;
-    }
-    return lowest;
-}
+/* Of all of them, whatever they belong to: a wider range than what counts for a processor. */
+enum { LIMIT_LOWEST = 30, LIMIT_HIGHEST = 150 };
 
 static void visit_zone(void *context, int folder, const char *name) {
-    (void)folder;
     Search *search = context;
-    long long value;
-    if (strncmp(name, "thermal_zone", 12) || search->n_zones >= search->most_zones)
+    if (search->n_zones >= search->most_zones)
         return;
     ShoalDoctorZone *zone = &search->zones[search->n_zones];
-    if (!shoal_entry_line(search->root, zone->type, sizeof zone->type, ZONES "/%s/type", name) ||
-        !shoal_entry_number(search->root, &value, ZONES "/%s/temp", name) ||
-        !degrees(value, &zone->celsius))
+    if (!shoal_entry_line_at(folder, name, "type", zone->type, sizeof zone->type) ||
+        !shoal_thermal_degrees(folder, name, "temp", &zone->celsius) || zone->celsius < -40 ||
+        zone->celsius > 150)
         return;
-    zone->limit = passive_limit(search->root, name);
+    zone->limit = shoal_thermal_limit(folder, name, LIMIT_LOWEST, LIMIT_HIGHEST);
     search->n_zones++;
 }
 
 int shoal_power_zones(const char *root, ShoalDoctorZone *zones, int most) {
     Search search = {.root = root, .zones = zones, .most_zones = most};
-    shoal_entry_each(root, ZONES, "", visit_zone, &search);
+    shoal_entry_each(root, ZONES, "thermal_zone", visit_zone, &search);
     return search.n_zones;
 }

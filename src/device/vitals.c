@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "device/vitals.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "device/entries.h"
+#include "device/thermal.h"
 
-enum { VALUE_SIZE = 64, TRIPS_MAX = 12 };
+enum { VALUE_SIZE = 64 };
 /* Degrees Celsius at which a kernel may begin to lower a clock. Some have trip points at room
  * temperature, where they begin to watch a zone, and beyond any temperature, where they never act.
  */
@@ -58,47 +58,21 @@ static void take_hottest(float *hottest, double degrees) {
         *hottest = (float)degrees;
 }
 
-static bool read_degrees(int folder, const char *name, const char *file, double *degrees) {
-    long long value;
-    if (!shoal_entry_number_at(folder, name, file, &value))
-        return false;
-    /* Thousandths of a degree as they should be, or whole ones. */
-    bool whole = value >= -40 && value <= 150;
-    *degrees = whole ? (double)value : (double)value / 1000;
-    return whole || value >= 1000 || value <= -1000;
-}
-
-/* "passive" is where the kernel lowers clocks; "active" has a fan, "hot" and "critical" are worse
- * (the kernel's Documentation/driver-api/thermal/sysfs-api.rst). */
-static void take_trips(ShoalVitals *vitals, int folder, const char *name) {
-    for (int i = 0; i < TRIPS_MAX; i++) {
-        char file[32], type[VALUE_SIZE];
-        double degrees;
-        snprintf(file, sizeof file, "trip_point_%d_type", i);
-        if (!read_line(folder, name, file, type))
-            return;
-        snprintf(file, sizeof file, "trip_point_%d_temp", i);
-        if (strcmp(type, "passive") || !read_degrees(folder, name, file, &degrees) ||
-            degrees < TRIP_LOWEST || degrees > TRIP_HIGHEST)
-            continue;
-        if (vitals->ceiling == 0 || (float)degrees < vitals->ceiling)
-            vitals->ceiling = (float)degrees;
-    }
-}
-
 static void visit_zone(void *context, int folder, const char *name) {
     ShoalVitals *vitals = context;
     char type[VALUE_SIZE];
     double degrees;
     if (!read_line(folder, name, "type", type) || (!is_processor(type) && !is_battery(type)) ||
-        !read_degrees(folder, name, "temp", &degrees))
+        !shoal_thermal_degrees(folder, name, "temp", &degrees))
         return;
     if (is_battery(type)) {
         take_hottest(&vitals->battery_temperature, degrees);
         return;
     }
     take_hottest(&vitals->temperature, degrees);
-    take_trips(vitals, folder, name);
+    double limit = shoal_thermal_limit(folder, name, TRIP_LOWEST, TRIP_HIGHEST);
+    if (limit > 0 && (vitals->ceiling == 0 || (float)limit < vitals->ceiling))
+        vitals->ceiling = (float)limit;
 }
 
 /* ---- battery and charger ---- */
