@@ -55,6 +55,15 @@ typedef struct ShoalOptionalText {
             "level of the kernels: c, avx2, avx512, neon\n(default: the best that this CPU has)"   \
     }
 
+/* The flag of every command that shows who it is to a cluster; target: const char **; more: what
+ * follows in its help. */
+#define SHOAL_FLAG_TOKEN(target, more)                                                             \
+    {                                                                                              \
+        "token", SHOAL_FLAG_TEXT, target, "TEXT",                                                  \
+            "the cluster's secret (default: SHOAL_TOKEN); other\nusers of this machine can see "   \
+            "it on a command line" more                                                            \
+    }
+
 /* The flags of every command that computes, but for --threads; target: a ShoalEngineOptions. */
 #define SHOAL_FLAGS_ENGINE(target)                                                                 \
     SHOAL_FLAG_CPU(&(target).cpu),                                                                 \

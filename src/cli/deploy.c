@@ -378,9 +378,8 @@ static int run(int argc, char **argv) {
          "the coordinator, as the devices reach it; or"},
         {"discover", SHOAL_FLAG_SWITCH, &discover, NULL,
          "let the workers look for it on the local network"},
-        {"token", SHOAL_FLAG_TEXT, &options.token, "TEXT",
-         "the cluster's secret (default: SHOAL_TOKEN); other\nusers of this machine can see it on "
-         "a command line.\nOn the devices it is in a file that only their\nworker's user can read"},
+        SHOAL_FLAG_TOKEN(&options.token, ".\nOn the devices it is in a file that only "
+                                         "their\nworker's user can read"),
         {"binaries", SHOAL_FLAG_TEXT, &options.binaries, "DIR",
          "folder with shoal-aarch64 and shoal-x86_64, as `make\nphone` makes them (default: "
          "phone/ beside this\nprogram, else ../lib/shoal/phone)"},

@@ -94,9 +94,7 @@ static int run(int argc, char **argv) {
         {"join", SHOAL_FLAG_TEXT, &options.join, "ADDR:PORT",
          "measure the link to this coordinator, or to a\nmachine with --listen, and to the next "
          "device that is\nexamined there; a training that runs goes on"},
-        {"token", SHOAL_FLAG_TEXT, &options.token, "TEXT",
-         "the cluster's secret (default: SHOAL_TOKEN); other\nusers of this machine can see it on "
-         "a command line"},
+        SHOAL_FLAG_TOKEN(&options.token, ""),
         {"seconds", SHOAL_FLAG_COUNT, &options.seconds, "N",
          "how long all cores are loaded to see whether they\nget too hot; 0: not at all (default "
          "10)"},

@@ -79,9 +79,7 @@ static int run(int argc, char **argv) {
         {"join", SHOAL_FLAG_TEXT, &options.join, "ADDR:PORT", "the coordinator"},
         {"discover", SHOAL_FLAG_SWITCH, &discover, NULL,
          "look for the coordinator on the local network\ninstead; it must know the secret, too"},
-        {"token", SHOAL_FLAG_TEXT, &options.token, "TEXT",
-         "the cluster's secret (default: SHOAL_TOKEN); other\nusers of this machine can see it on "
-         "a command line"},
+        SHOAL_FLAG_TOKEN(&options.token, ""),
         {"name", SHOAL_FLAG_TEXT, &options.name, "TEXT",
          "what people call this worker; several on one machine\nneed different ones (default: the "
          "host's name)"},
