@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <signal.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -15,6 +14,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/thread.h"
 #include "collective/ring_internal.h"
 
 #define DEFAULT_DEAD_MS 3000
@@ -205,13 +205,8 @@ static void *run_thread(void *argument) {
     return NULL;
 }
 
-/* Signals are for other threads. */
 static ShoalStatus start_thread(ShoalRing *ring, ShoalError *err) {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int code = pthread_create(&ring->thread, NULL, run_thread, ring);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    int code = shoal_thread_start(&ring->thread, run_thread, ring);
     if (code)
         return shoal_error_set(err, SHOAL_ERR_MEMORY, "ring: cannot start a thread: %s",
                                strerror(code));

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/thread.h"
 #include "collective/auth.h"
 #include "discovery/discovery.h"
 #include "discovery/links.h"
@@ -301,21 +302,11 @@ static void close_all(ShoalAnnouncement *own) {
     shoal_free(own);
 }
 
-/* Signals are for the thread that called. */
-static int start_thread(ShoalAnnouncement *own) {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int code = pthread_create(&own->thread, NULL, serve, own);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return code;
-}
-
 static ShoalStatus start(ShoalAnnouncement *own, ShoalError *err) {
     own->credit = UNICAST_PER_S;
     own->credit_ms = shoal_clock_ms();
     own->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    int code = own->wake_fd < 0 ? errno : start_thread(own);
+    int code = own->wake_fd < 0 ? errno : shoal_thread_start(&own->thread, serve, own);
     return code ? shoal_error_set(err, SHOAL_ERR_NETWORK, "no thread for discovery: %s",
                                   strerror(code))
                 : SHOAL_OK;
