@@ -40,13 +40,21 @@ static bool parse_ipv6(const char *host, uint16_t port, ShoalAddress *address) {
     return true;
 }
 
+ShoalAddress shoal_address_from_ip4(struct in_addr host, uint16_t port) {
+    const struct sockaddr_in in = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr = host};
+    ShoalAddress address;
+    memset(&address, 0, sizeof(address));
+    memcpy(&address.storage, &in, sizeof(in));
+    address.size = sizeof(in);
+    return address;
+}
+
 static bool parse_numeric(const char *host, uint16_t port, ShoalAddress *address) {
-    struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(port)};
-    if (inet_pton(AF_INET, host, &in.sin_addr) != 1)
+    struct in_addr in;
+    if (inet_pton(AF_INET, host, &in) != 1)
         return parse_ipv6(host, port, address);
-    memset(address, 0, sizeof(*address));
-    memcpy(&address->storage, &in, sizeof(in));
-    address->size = sizeof(in);
+    *address = shoal_address_from_ip4(in, port);
     return true;
 }
 

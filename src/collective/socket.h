@@ -2,6 +2,7 @@
 #ifndef SHOAL_COLLECTIVE_SOCKET_H
 #define SHOAL_COLLECTIVE_SOCKET_H
 
+#include <netinet/in.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -28,6 +29,8 @@ ShoalStatus shoal_address_parse(const char *text, ShoalAddress *address, ShoalEr
 /* A numeric host without port ("192.0.2.1", "2001:db8::1") and a port. SHOAL_ERR_ARGUMENT. */
 ShoalStatus shoal_address_from_host(const char *host, uint16_t port, ShoalAddress *address,
                                     ShoalError *err);
+
+ShoalAddress shoal_address_from_ip4(struct in_addr host, uint16_t port);
 
 /* The text that shoal_address_parse takes; without the port: the text that
  * shoal_address_from_host takes. "?" for a family that is not IP. */

@@ -71,15 +71,11 @@ static ShoalStatus ask(const Search *search, ShoalError *err) {
 }
 
 static void add(Search *search, struct in_addr sender, struct in_addr host, uint16_t port) {
-    struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr = host};
-    ShoalAddress address;
+    const ShoalAddress address = shoal_address_from_ip4(host, port);
     int of_sender = 0;
-    memset(&address, 0, sizeof address);
-    memcpy(&address.storage, &in, sizeof in);
-    address.size = sizeof in;
     for (int i = 0; i < search->n; i++) {
         of_sender += search->senders[i].s_addr == sender.s_addr;
-        if (!memcmp(&search->found[i].storage, &address.storage, sizeof in))
+        if (!memcmp(&search->found[i].storage, &address.storage, address.size))
             return;
     }
     if (search->n == search->max || of_sender == PER_SENDER)

@@ -4,7 +4,6 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <stdio.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -31,17 +30,11 @@ bool shoal_invite_is_local(const ShoalAddress *address) {
 }
 
 /* Its IPv4 addresses: those of IPv6 that need no scope are rare in a drawer of phones. */
-static int add_links(const ShoalLink4 *links, int n_links, bool loopback, in_port_t port,
+static int add_links(const ShoalLink4 *links, int n_links, bool loopback, uint16_t port,
                      ShoalAddress *addresses, int n) {
-    for (int i = 0; i < n_links && n < SHOAL_INVITE_ADDRESSES; i++) {
-        if (links[i].loopback != loopback)
-            continue;
-        const struct sockaddr_in at = {
-            .sin_family = AF_INET, .sin_port = port, .sin_addr = links[i].address};
-        memset(&addresses[n], 0, sizeof addresses[n]);
-        memcpy(&addresses[n].storage, &at, sizeof at);
-        addresses[n++].size = sizeof at;
-    }
+    for (int i = 0; i < n_links && n < SHOAL_INVITE_ADDRESSES; i++)
+        if (links[i].loopback == loopback)
+            addresses[n++] = shoal_address_from_ip4(links[i].address, port);
     return n;
 }
 
@@ -52,8 +45,7 @@ int shoal_invite_addresses(const ShoalAddress *listen,
     int found = fd >= 0 ? shoal_links_find(fd, links) : 0;
     if (fd >= 0)
         close(fd);
-    in_port_t port =
-        listen->storage.ss_family == AF_INET ? as_ip4(listen)->sin_port : as_ip6(listen)->sin6_port;
+    uint16_t port = shoal_address_port(listen);
     int n = add_links(links, found, false, port, addresses, 0);
     n = add_links(links, found, true, port, addresses, n);
     if (n == 0)
