@@ -17,7 +17,7 @@
 set -eu
 
 packages='build-essential cmake ninja-build pkg-config protobuf-c-compiler libprotobuf-c-dev
-liblmdb-dev libsodium-dev libxxhash-dev libjansson-dev libqrencode-dev libcmocka-dev python3 iproute2'
+liblmdb-dev libhdf5-dev libturbojpeg0-dev libpng-dev libsodium-dev libxxhash-dev libjansson-dev libqrencode-dev libcmocka-dev python3 iproute2'
 
 fail() {
     echo "install_deps.sh: $*" >&2

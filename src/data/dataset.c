@@ -1,256 +1,180 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "data/dataset.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/error.h"
 #include "base/memory.h"
-#include "data/lmdb_tree.h"
+#include "data/dataset_kinds.h"
 
-/* What a record takes in a file at least: bounds the walk over a file that lies about itself. */
-#define MIN_RECORD 10
-
-/* Records between two places that are remembered: a jump costs the steps over so many. */
-#define MARK_EVERY 1024u
-
-struct ShoalDataset {
-    char *path;
-    void *map;
-    size_t map_size;
-    ShoalLmdbTree tree;
-    ShoalLmdbCursor cursor;
-    uint64_t position;      /* of the cursor */
-    bool positioned;        /* false after an error: the cursor is nowhere */
-    ShoalLmdbCursor *marks; /* of records 0, MARK_EVERY, 2 * MARK_EVERY ..., the first n_marks */
-    uint64_t n_marks;
+/* Every kind of dataset: one row each. */
+static const struct {
+    const char *layer;
+    ShoalDatasetOpen *open;
+} KINDS[] = {
+    {"Data", shoal_dataset_open_lmdb},
+    {"ImageData", shoal_dataset_open_images},
+    {"WindowData", shoal_dataset_open_windows},
+    {"HDF5Data", shoal_dataset_open_hdf5},
 };
 
-static ShoalStatus no_such_dataset(const char *path, int reason, ShoalError *err) {
-    const char *advice = reason == ENOENT   ? "; relative paths start at the working folder"
-                         : reason == EACCES ? "; is the file readable by this user?"
-                                            : "";
-    return shoal_error_set(err, SHOAL_ERR_IO, "dataset %s: cannot open: %s%s", path,
-                           strerror(reason), advice);
+static int kind_of(const Caffe__LayerParameter *layer) {
+    for (int i = 0; layer->type && i < (int)(sizeof KINDS / sizeof KINDS[0]); i++)
+        if (!strcmp(KINDS[i].layer, layer->type))
+            return i;
+    return -1;
 }
 
-/* A folder stands for the data.mdb in it. */
-static ShoalStatus find_file(const char *path, char *file, size_t size, ShoalError *err) {
-    struct stat info;
-    if (stat(path, &info))
-        return no_such_dataset(path, errno, err);
-    bool folder = S_ISDIR(info.st_mode);
-    if (snprintf(file, size, folder ? "%s/data.mdb" : "%s", path) >= (int)size - 16)
-        return shoal_error_set(err, SHOAL_ERR_IO, "dataset %.200s...: path too long", path);
-    if (!folder || !stat(file, &info) || errno != ENOENT)
-        return SHOAL_OK;
-    char level_db[4096];
-    snprintf(level_db, sizeof level_db, "%.*s/CURRENT", (int)(sizeof level_db - 16), path);
-    if (!stat(level_db, &info))
-        return shoal_error_set(err, SHOAL_ERR_UNSUPPORTED,
-                               "dataset %s: is a LevelDB; this version reads LMDB: convert the "
-                               "images again with --backend=lmdb",
-                               path);
-    return shoal_error_set(err, SHOAL_ERR_DATA,
-                           "dataset %s: the folder has no data.mdb; expected an LMDB, such as "
-                           "`shoal convert_mnist_data` makes",
-                           path);
+bool shoal_dataset_feeds(const Caffe__LayerParameter *layer) {
+    return kind_of(layer) >= 0;
 }
 
-static ShoalStatus map_file(ShoalDataset *dataset, const char *file, ShoalError *err) {
-    int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0)
-        return no_such_dataset(file, errno, err);
-    ShoalStatus status = SHOAL_OK;
-    struct stat info;
-    if (fstat(fd, &info) || !S_ISREG(info.st_mode)) {
-        status = shoal_error_set(err, SHOAL_ERR_DATA, "dataset %s: not a file or folder", file);
-        goto err_close;
-    }
-    if (info.st_size <= 0 || (uint64_t)info.st_size > SIZE_MAX / 2) {
-        status = shoal_error_set(err, SHOAL_ERR_DATA,
-                                 "dataset %s: %lld bytes; expected an LMDB of a size that this "
-                                 "machine can address",
-                                 file, (long long)info.st_size);
-        goto err_close;
-    }
-    void *map = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_SHARED, fd, 0);
-    if (map == MAP_FAILED) {
-        status = shoal_error_set(err, SHOAL_ERR_IO, "dataset %s: cannot map %lld bytes: %s", file,
-                                 (long long)info.st_size, strerror(errno));
-        goto err_close;
-    }
-    dataset->map = map;
-    dataset->map_size = (size_t)info.st_size;
-err_close:
-    close(fd);
-    return status;
+/* ---- names ---- */
+
+/* Appends " word" (or "word" as the first) to a text that has room for it. */
+static void append(char *text, const char *word) {
+    size_t used = strlen(text);
+    sprintf(text + used, "%s%s", used ? " " : "", word);
 }
 
-/* Visits every record; tells whether they all lie in the file. */
-static const char *walk(const ShoalDataset *dataset) {
-    ShoalLmdbCursor cursor;
-    ShoalLmdbSpan value;
-    const char *wrong = shoal_lmdb_cursor_first(&dataset->tree, &cursor);
-    for (uint64_t i = 0; !wrong && i < dataset->tree.entries; i++) {
-        uint64_t steps = i ? 1 : 0;
-        wrong = shoal_lmdb_cursor_advance(&dataset->tree, &cursor, &steps);
-        if (!wrong && steps)
-            wrong = "fewer records than its head says";
-        if (!wrong)
-            wrong = shoal_lmdb_cursor_get(&dataset->tree, &cursor, NULL, &value);
-    }
-    return wrong;
+static char *join(const char *const *words, size_t n) {
+    size_t size = 1;
+    for (size_t i = 0; i < n; i++)
+        size += strlen(words[i]) + 1;
+    char *text = shoal_calloc(size, 1);
+    for (size_t i = 0; text && i < n; i++)
+        if (words[i][0])
+            append(text, words[i]);
+    return text;
 }
 
-static ShoalStatus check_tree(ShoalDataset *dataset, ShoalError *err) {
-    ShoalLmdbTree *tree = &dataset->tree;
-    const char *wrong = shoal_lmdb_tree_init(tree, dataset->map, dataset->map_size);
-    if (wrong)
-        return shoal_error_set(err, SHOAL_ERR_DATA,
-                               "dataset %s: %s; expected an LMDB, such as `shoal "
-                               "convert_mnist_data` makes",
-                               dataset->path, wrong);
-    if (!tree->entries)
-        return shoal_error_set(err, SHOAL_ERR_DATA,
-                               "dataset %s: has no records; was its conversion interrupted?",
-                               dataset->path);
-    /* A writer may leave pages at the end that it took and gave back unwritten. So a short file is
-     * sound if no record is missing; found out now rather than in the middle of a training. */
-    bool is_short = dataset->map_size / tree->page_size < tree->pages;
-    if (is_short && (tree->entries > dataset->map_size / MIN_RECORD || walk(dataset)))
-        return shoal_error_set(err, SHOAL_ERR_DATA,
-                               "dataset %s: cut short: %zu bytes of %llu; copy or convert it again",
-                               dataset->path, dataset->map_size,
-                               (unsigned long long)(tree->pages * tree->page_size));
-    wrong = shoal_lmdb_cursor_first(tree, &dataset->cursor);
-    if (wrong)
-        return shoal_error_set(err, SHOAL_ERR_DATA, "dataset %s: %s; copy or convert it again",
-                               dataset->path, wrong);
-    dataset->positioned = true;
+static const char *text_or_empty(const char *text) {
+    return text ? text : "";
+}
+
+/* An HDF5Data layer reads the datasets that are named as its tops. */
+static char *name_hdf5(const Caffe__LayerParameter *layer, const char *source) {
+    const char **words = shoal_calloc(layer->n_top + 1, sizeof *words);
+    if (!words)
+        return NULL;
+    words[0] = source;
+    for (size_t i = 0; i < layer->n_top; i++)
+        words[i + 1] = layer->top[i];
+    char *name = join(words, layer->n_top + 1);
+    shoal_free(words);
+    return name;
+}
+
+/* What is a window, and how many samples are foreground, is the layer's to say. */
+static char *name_windows(const Caffe__WindowDataParameter *param) {
+    char numbers[96];
+    snprintf(numbers, sizeof numbers, "%a %a %a", (double)param->fg_threshold,
+             (double)param->bg_threshold, (double)param->fg_fraction);
+    const char *words[] = {text_or_empty(param->root_folder), param->source, numbers};
+    return join(words, 3);
+}
+
+char *shoal_dataset_name_for(const Caffe__LayerParameter *layer) {
+    const Caffe__DataParameter *data = layer->data_param;
+    const Caffe__ImageDataParameter *images = layer->image_data_param;
+    const Caffe__WindowDataParameter *windows = layer->window_data_param;
+    const Caffe__HDF5DataParameter *hdf5 = layer->hdf5_data_param;
+    switch (kind_of(layer)) {
+    case 0:
+        return shoal_strdup(text_or_empty(data ? data->source : NULL));
+    case 1:
+        if (images && images->source && images->source[0])
+            return join((const char *[]){text_or_empty(images->root_folder), images->source}, 2);
+        return shoal_strdup("");
+    case 2:
+        return windows && windows->source && windows->source[0] ? name_windows(windows)
+                                                                : shoal_strdup("");
+    case 3:
+        return hdf5 && hdf5->source && hdf5->source[0] ? name_hdf5(layer, hdf5->source)
+                                                       : shoal_strdup("");
+    default:
+        return NULL;
+    }
+}
+
+/* ---- open and close ---- */
+
+static ShoalStatus make(char *name, ShoalDataset **out, ShoalError *err) {
+    ShoalDataset *dataset = shoal_calloc(1, sizeof *dataset);
+    if (!dataset || !name) {
+        shoal_free(dataset);
+        shoal_free(name);
+        return shoal_error_memory(err, "a dataset", sizeof *dataset);
+    }
+    dataset->name = name;
+    *out = dataset;
     return SHOAL_OK;
 }
 
-/* A file that lies about its records must not make this large. */
-static ShoalStatus make_marks(ShoalDataset *dataset, ShoalError *err) {
-    uint64_t most = dataset->map_size / MIN_RECORD;
-    uint64_t entries = dataset->tree.entries < most ? dataset->tree.entries : most;
-    size_t n = (size_t)(entries / MARK_EVERY) + 1;
-    dataset->marks = shoal_calloc(n, sizeof *dataset->marks);
-    return dataset->marks ? SHOAL_OK
-                          : shoal_error_memory(err, dataset->path, n * sizeof *dataset->marks);
+static ShoalStatus finish(ShoalDataset *dataset, ShoalStatus status, ShoalDataset **out) {
+    if (status)
+        shoal_dataset_close(dataset);
+    else
+        *out = dataset;
+    return status;
 }
 
 ShoalStatus shoal_dataset_open(const char *path, ShoalDataset **out, ShoalError *err) {
-    char file[4096];
-    ShoalStatus status = find_file(path, file, sizeof file, err);
+    ShoalDataset *dataset = NULL;
+    ShoalStatus status = make(shoal_strdup(path), &dataset, err);
     if (status)
         return status;
-    ShoalDataset *dataset = shoal_calloc(1, sizeof *dataset);
-    if (!dataset)
-        return shoal_error_memory(err, path, sizeof *dataset);
-    dataset->path = shoal_strdup(path);
-    if (!dataset->path)
-        status = shoal_error_memory(err, path, strlen(path) + 1);
-    if (!status)
-        status = map_file(dataset, file, err);
-    if (!status)
-        status = check_tree(dataset, err);
-    if (!status)
-        status = make_marks(dataset, err);
+    return finish(dataset, shoal_dataset_open_lmdb_at(path, dataset, err), out);
+}
+
+ShoalStatus shoal_dataset_open_for(const Caffe__LayerParameter *layer, ShoalDataset **out,
+                                   ShoalError *err) {
+    int kind = kind_of(layer);
+    if (kind < 0)
+        return shoal_error_set(err, SHOAL_ERR_ARGUMENT, "no dataset feeds a layer of this type");
+    ShoalDataset *dataset = NULL;
+    ShoalStatus status = make(shoal_dataset_name_for(layer), &dataset, err);
     if (status)
-        goto err_dataset;
-    *out = dataset;
-    return SHOAL_OK;
-err_dataset:
-    shoal_dataset_close(dataset);
-    return status;
+        return status;
+    if (!dataset->name[0])
+        status = shoal_error_set(err, SHOAL_ERR_MODEL,
+                                 "the source is missing: name what the layer is to read");
+    else
+        status = KINDS[kind].open(layer, dataset, err);
+    return finish(dataset, status, out);
 }
 
 void shoal_dataset_close(ShoalDataset *dataset) {
     if (!dataset)
         return;
-    if (dataset->map)
-        munmap(dataset->map, dataset->map_size);
-    shoal_free(dataset->marks);
-    shoal_free(dataset->path);
+    if (dataset->state)
+        dataset->class->close(dataset->state);
+    shoal_free(dataset->name);
     shoal_free(dataset);
 }
 
+/* ---- records ---- */
+
 uint64_t shoal_dataset_count(const ShoalDataset *dataset) {
-    return dataset->tree.entries;
+    return dataset->count;
 }
 
-const char *shoal_dataset_path(const ShoalDataset *dataset) {
-    return dataset->path;
-}
-
-/* Moves the cursor forward to a record. */
-static const char *advance(ShoalDataset *dataset, uint64_t index) {
-    uint64_t steps = index - dataset->position;
-    const char *wrong = shoal_lmdb_cursor_advance(&dataset->tree, &dataset->cursor, &steps);
-    if (!wrong && steps)
-        wrong = "fewer records than its head says";
-    if (!wrong)
-        dataset->position = index;
-    return wrong;
-}
-
-/* Puts the cursor at the last mark that is not behind a record; marks on the way that were never
- * passed before are made. */
-static const char *go_to_mark(ShoalDataset *dataset, uint64_t index) {
-    uint64_t mark = index / MARK_EVERY;
-    const char *wrong = NULL;
-    if (index >= dataset->map_size / MIN_RECORD)
-        return "fewer records than its head says";
-    if (dataset->n_marks == 0) {
-        wrong = shoal_lmdb_cursor_first(&dataset->tree, &dataset->marks[0]);
-        dataset->n_marks = wrong ? 0 : 1;
-    }
-    if (wrong)
-        return wrong;
-    uint64_t from = mark < dataset->n_marks ? mark : dataset->n_marks - 1;
-    dataset->cursor = dataset->marks[from];
-    dataset->position = from * MARK_EVERY;
-    while (!wrong && dataset->n_marks <= mark) {
-        wrong = advance(dataset, dataset->n_marks * MARK_EVERY);
-        if (!wrong)
-            dataset->marks[dataset->n_marks++] = dataset->cursor;
-    }
-    return wrong;
-}
-
-static const char *seek(ShoalDataset *dataset, uint64_t index) {
-    bool near =
-        dataset->positioned && index >= dataset->position && index - dataset->position < MARK_EVERY;
-    dataset->positioned = false;
-    const char *wrong = near ? NULL : go_to_mark(dataset, index);
-    if (!wrong)
-        wrong = advance(dataset, index);
-    dataset->positioned = !wrong;
-    return wrong;
+const char *shoal_dataset_name(const ShoalDataset *dataset) {
+    return dataset->name;
 }
 
 ShoalStatus shoal_dataset_record(ShoalDataset *dataset, uint64_t index, ShoalRecord *out,
                                  ShoalError *err) {
-    if (index >= dataset->tree.entries)
-        return shoal_error_set(err, SHOAL_ERR_ARGUMENT,
-                               "record %llu of %s: the dataset has %llu records (0 is the first)",
-                               (unsigned long long)index, dataset->path,
-                               (unsigned long long)dataset->tree.entries);
-    ShoalLmdbSpan value;
-    const char *wrong = seek(dataset, index);
-    if (!wrong)
-        wrong = shoal_lmdb_cursor_get(&dataset->tree, &dataset->cursor, NULL, &value);
-    if (wrong)
-        return shoal_error_set(err, SHOAL_ERR_DATA,
-                               "record %llu of %s: %s; copy or convert the dataset again",
-                               (unsigned long long)index, dataset->path, wrong);
-    *out = (ShoalRecord){value.bytes, value.size};
-    return SHOAL_OK;
+    if (index < dataset->count)
+        return dataset->class->record(dataset, index, out, err);
+    return shoal_error_set(err, SHOAL_ERR_ARGUMENT,
+                           "record %llu of %s: the dataset has %llu records (0 is the first)",
+                           (unsigned long long)index, dataset->name,
+                           (unsigned long long)dataset->count);
+}
+
+bool shoal_dataset_pick(const ShoalDataset *dataset, uint64_t seed, uint64_t sample,
+                        uint64_t *index) {
+    return dataset->class->pick && dataset->class->pick(dataset, seed, sample, index);
 }

@@ -27,10 +27,15 @@ typedef struct ShoalParam {
     const char *share_name; /* ParamSpec name; NULL if none */
 } ShoalParam;
 
-/* Shape of one record of a source layer's dataset: channels, height, width after the transform.
- * The net asks this for layers that are fed from outside (Data). */
-typedef ShoalStatus ShoalSourceShape(void *context, const Caffe__LayerParameter *layer, int dims[3],
-                                     ShoalError *err);
+/* The shape of one sample of a top of a layer that a dataset feeds (Data, ImageData, HDF5Data,
+ * WindowData), after its transform and without the batch's axis: dims[*axes], at most
+ * SHOAL_MAX_AXES - 1 of them. The net asks this when it is built. */
+typedef ShoalStatus ShoalSourceShape(void *context, const Caffe__LayerParameter *layer, int top,
+                                     int *axes, int *dims, ShoalError *err);
+
+/* The content of a file that a layer's parameters name (InfogainLoss), which stays where it is. */
+typedef ShoalStatus ShoalNamedFile(void *context, const char *name, const void **bytes,
+                                   size_t *size, ShoalError *err);
 
 /* What all layers of a net know. Set by the net, read by the layers. */
 typedef struct ShoalLayerContext {
@@ -41,8 +46,10 @@ typedef struct ShoalLayerContext {
     uint64_t first_sample; /* number of the global batch's first sample: random draws use it */
     const uint32_t *places; /* [batch_now] of the share's samples in the batch; NULL: 0, 1, ... */
     int threads;           /* that kernels will run on: workspace sizes depend on it */
-    ShoalSourceShape *source_shape;
-    void *source_context;
+    ShoalSourceShape *source_shape; /* NULL: no dataset can be opened */
+    ShoalNamedFile *named_file;     /* NULL: no file can be read */
+    void *source_context;           /* of both */
+    bool writes_files;              /* layers may write files (HDF5Output) */
 } ShoalLayerContext;
 
 /* Facts for the planner. Without flags: backward reads the data of all bottoms and all tops. */
@@ -54,7 +61,9 @@ typedef enum ShoalLayerFlags {
     SHOAL_LAYER_SHARES_DIFF = 16,   /* top 0's diff is bottom 0's diff (Flatten, Reshape) */
     SHOAL_LAYER_BWD_NO_BOTTOM = 32, /* backward does not read bottom data */
     SHOAL_LAYER_BWD_NO_TOP = 64,    /* backward does not read top data */
-    SHOAL_LAYER_NO_BACKWARD = 128   /* has no gradient at all (Accuracy) */
+    SHOAL_LAYER_NO_BACKWARD = 128,  /* has no gradient at all (Accuracy) */
+    SHOAL_LAYER_DYNAMIC = 256       /* forward sets the shapes of the tops (Filter); reshape has set
+                                       their largest. The layers above are reshaped after it */
 } ShoalLayerFlags;
 
 typedef struct ShoalLayerClass {
@@ -96,6 +105,10 @@ struct ShoalLayer {
     bool *propagate;     /* per bottom: backward is to write its diff */
     float *loss_weights; /* per top; 0 for none */
     bool needs_backward;
+    bool whole_batch; /* set by setup or reshape: what it gives for a share of the batch is not that
+                         share of what it gives for all (it mixes samples, or the batch is not axis
+                         0 of its tops). Such a net runs on one worker at a time, with the whole
+                         batch */
     void *state;
 
     size_t workspace_bytes; /* of compute->workspace that forward or backward uses */

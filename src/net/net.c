@@ -17,6 +17,8 @@ ShoalStatus shoal_net_create(const ShoalCaffeNet *model, const ShoalNetOptions *
                                        .seed = options->seed,
                                        .threads = options->threads > 0 ? options->threads : 1,
                                        .source_shape = options->source_shape,
+                                       .named_file = options->named_file,
+                                       .writes_files = options->writes_files,
                                        .source_context = options->source_context};
     net->capacity = options->capacity;
     net->backward = options->backward;
@@ -146,4 +148,11 @@ float shoal_layer_sum_scale(const ShoalLayer *layer) {
 
 int shoal_layer_share_of(const ShoalLayer *layer, int full) {
     return full == layer->context->batch_full ? layer->context->batch_now : full;
+}
+
+bool shoal_net_divides(const ShoalNet *net) {
+    for (int i = 0; i < net->n_layers; i++)
+        if (net->layers[i].whole_batch)
+            return false;
+    return true;
 }

@@ -26,8 +26,10 @@ typedef struct ShoalNetOptions {
     bool recompute;              /* less memory: backward makes again what is quickly made */
     bool no_winograd;            /* 3x3 convolutions without transforms, for their rounding */
     ShoalNet *weights_of; /* use this net's parameters by name (a test net); NULL: own ones */
-    ShoalSourceShape *source_shape; /* shapes of Data records; NULL: a net with Data is refused */
+    ShoalSourceShape *source_shape; /* of what datasets feed; NULL: a net with Data is refused */
+    ShoalNamedFile *named_file;     /* NULL: a net that needs a file is refused */
     void *source_context;
+    bool writes_files; /* HDF5Output may write; else a net with it is refused */
 } ShoalNetOptions;
 
 /* Builds a net. `model` is read only during the call. Errors: SHOAL_ERR_MODEL with the place in the
@@ -119,6 +121,8 @@ ShoalNetParams shoal_net_params(const ShoalNet *net);
 /* Looking around. */
 int shoal_net_batch(const ShoalNet *net); /* the global batch; 1 when nothing has a batch */
 int shoal_net_capacity(const ShoalNet *net);
+/* Whether a batch may be shared out: no layer has to have it whole (ShoalLayer.whole_batch). */
+bool shoal_net_divides(const ShoalNet *net);
 int shoal_net_layers(const ShoalNet *net);
 ShoalLayer *shoal_net_layer(const ShoalNet *net, int n);
 /* The layer that layer n is done together with: the first of its unit; n itself for that one. */

@@ -197,7 +197,7 @@ static ShoalStatus open_part(ShoalCoordinator *c, ShoalPeer *peer, const ShoalFl
                  .rank = rank,
                  .source = source,
                  .dataset = shoal_job_dataset_number(
-                     c->job, stream->dataset ? shoal_dataset_path(stream->dataset) : NULL),
+                     c->job, stream->dataset ? shoal_dataset_name(stream->dataset) : NULL),
                  .numbers = shoal_calloc(n, sizeof *part.numbers),
                  .held = shoal_calloc(n, 1),
                  .keep = shoal_calloc(n, 1)};

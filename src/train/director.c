@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/stop.h"
+#include "data/dataset.h"
 #include "train/progress.h"
 
 typedef struct NetStreams {
@@ -77,7 +78,7 @@ static ShoalStatus check_sense(const ShoalDirector *director, const ShoalNet *ne
         return SHOAL_OK;
     for (int i = 0; i < shoal_net_sources(net); i++) {
         const ShoalLayer *source = shoal_net_source(net, i);
-        if (strcmp(source->class->type, "Data"))
+        if (!shoal_dataset_feeds(source->param))
             return shoal_error_set(err, SHOAL_ERR_MODEL,
                                    "%s: layer '%s' (%s) is fed by nobody in a training; use a Data "
                                    "layer",
@@ -99,6 +100,8 @@ static ShoalStatus check_net(ShoalDirector *director, int number, ShoalNet **out
                                .state = job_net->state,
                                .backward = false,
                                .source_shape = shoal_replica_source_shape,
+                               .named_file = shoal_replica_named_file,
+                               .writes_files = true, /* by who trains alone: the replica's say */
                                .source_context = director->job};
     ShoalNet *net;
     ShoalStatus status = shoal_net_create(&job_net->model, &options, &net, err);
@@ -337,7 +340,7 @@ static ShoalStatus share_batch(ShoalDirector *director, const ShoalCrew *crew, S
     if (sticky)
         shoal_holdings_assign(crew->holdings,
                               shoal_job_dataset_number(
-                                  director->job, shoal_dataset_path(streams->items[fed].dataset)),
+                                  director->job, shoal_dataset_name(streams->items[fed].dataset)),
                               director->numbers, planned, plan->n_ranks, plan->count, crew->stores,
                               director->order, director->work);
     for (int i = 0; i < planned; i++)

@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/rng.h"
+#include "data/dataset.h"
 
 enum { IMAGE_CHANNELS = 3 };
 
@@ -68,15 +69,48 @@ static ShoalStatus shape_of_layer(const Caffe__LayerParameter *layer, Shape *sha
                            layer->name);
 }
 
-static bool is_data(const Caffe__LayerParameter *layer) {
-    return layer->type && !strcmp(layer->type, "Data");
+/* A layer whose samples are images, of which only the shape is needed. */
+static bool has_images(const Caffe__LayerParameter *layer) {
+    return shoal_dataset_feeds(layer) && strcmp(layer->type, "HDF5Data") != 0;
 }
 
-/* Each Data layer gets a dataset of its own, of which only the shape exists. */
+static uint32_t batch_of(const Caffe__LayerParameter *layer) {
+    return layer->image_data_param    ? layer->image_data_param->batch_size
+           : layer->window_data_param ? layer->window_data_param->batch_size
+           : layer->data_param        ? layer->data_param->batch_size
+                                      : 0;
+}
+
+/* It becomes a Data layer, whichever it was. */
+static ShoalStatus make_data_layer(Caffe__LayerParameter *layer, ShoalError *err) {
+    if (!strcmp(layer->type, "Data"))
+        return SHOAL_OK;
+    char *type = strdup("Data");
+    Caffe__DataParameter *param = malloc(sizeof *param);
+    if (!type || !param) {
+        free(type);
+        free(param);
+        return shoal_error_memory(err, "a data layer", sizeof *param);
+    }
+    caffe__data_parameter__init(param);
+    param->has_batch_size = true;
+    param->batch_size = batch_of(layer);
+    free(layer->type);
+    layer->type = type;
+    if (layer->data_param)
+        caffe__data_parameter__free_unpacked(layer->data_param, NULL);
+    layer->data_param = param;
+    return SHOAL_OK;
+}
+
+/* Each of them gets a dataset of its own, of which only the shape exists. */
 static ShoalStatus replace_data(ShoalJob *job, Caffe__LayerParameter *layer, int number,
                                 const Shape *shape, ShoalError *err) {
     char name[32];
     snprintf(name, sizeof name, "dummy data %d", number);
+    ShoalStatus status = make_data_layer(layer, err);
+    if (status)
+        return status;
     char *source = strdup(name);
     if (!source)
         return shoal_error_memory(err, "a name", sizeof name);
@@ -90,7 +124,8 @@ static ShoalStatus replace_data(ShoalJob *job, Caffe__LayerParameter *layer, int
     if (layer->transform_param)
         caffe__transformation_parameter__free_unpacked(layer->transform_param, NULL);
     layer->transform_param = NULL;
-    return shoal_job_add_dataset(job, source, shape->dims[0], shape->dims[1], shape->dims[2], err);
+    const ShoalRecordShape record = {1, {{3, {shape->dims[0], shape->dims[1], shape->dims[2]}}}};
+    return shoal_job_add_dataset(job, source, &record, err);
 }
 
 static ShoalStatus load_model(const char *path, ShoalJob *job, ShoalError *err) {
@@ -126,7 +161,7 @@ static ShoalStatus replace_all(ShoalJob *job, const char *given, char text[SHOAL
     int number = 0;
     for (size_t i = 0; i < net->n_layer && !status; i++) {
         Caffe__LayerParameter *layer = net->layer[i];
-        if (!is_data(layer) || !is_timed(layer))
+        if (!has_images(layer) || !is_timed(layer))
             continue;
         if (!given)
             status = shape_of_layer(layer, &shape, err);

@@ -155,29 +155,41 @@ static void strip_solver(Caffe__SolverParameter *solver) {
 
 /* ---- files that nets and flags name ---- */
 
-static ShoalStatus add_mean_files(ShoalJob *job, ShoalError *err) {
+/* What a layer needs besides its dataset goes to every worker; name NULL or "": nothing. */
+static ShoalStatus add_file(ShoalJob *job, const ShoalCaffeNet *model,
+                            const Caffe__LayerParameter *layer, const char *field, const char *name,
+                            ShoalError *err) {
+    if (!name || !name[0] || shoal_job_file(job, name))
+        return SHOAL_OK;
+    ShoalJobFile *file = grow((void **)&job->files, &job->n_files, sizeof *job->files);
+    if (!file)
+        return shoal_error_memory(err, field, sizeof *file);
+    ShoalStatus status = load_file(name, file, err);
+    if (status) {
+        char where[512];
+        shoal_error_prefix(err, "%s: %s of layer '%s'",
+                           shoal_caffe_net_where(model, layer, where, sizeof where), field,
+                           layer->name);
+        job->n_files--;
+    }
+    return status;
+}
+
+static ShoalStatus add_layer_files(ShoalJob *job, ShoalError *err) {
+    ShoalStatus status = SHOAL_OK;
     for (int i = 0; i < job->n_nets; i++) {
-        const Caffe__NetParameter *net = job->nets[i].model.param;
-        for (size_t j = 0; j < net->n_layer; j++) {
-            const Caffe__TransformationParameter *t = net->layer[j]->transform_param;
-            if (!t || !t->mean_file || !t->mean_file[0] || shoal_job_file(job, t->mean_file))
-                continue;
-            ShoalJobFile *file = grow((void **)&job->files, &job->n_files, sizeof *job->files);
-            if (!file)
-                return shoal_error_memory(err, "a mean file", sizeof *file);
-            ShoalStatus status = load_file(t->mean_file, file, err);
-            if (status) {
-                char where[512];
-                shoal_error_prefix(
-                    err, "%s: mean_file of layer '%s'",
-                    shoal_caffe_net_where(&job->nets[i].model, net->layer[j], where, sizeof where),
-                    net->layer[j]->name);
-                job->n_files--;
-                return status;
-            }
+        const ShoalCaffeNet *model = &job->nets[i].model;
+        for (size_t j = 0; j < model->param->n_layer && !status; j++) {
+            const Caffe__LayerParameter *layer = model->param->layer[j];
+            if (layer->transform_param)
+                status = add_file(job, model, layer, "mean_file", layer->transform_param->mean_file,
+                                  err);
+            if (!status && layer->infogain_loss_param)
+                status = add_file(job, model, layer, "infogain_loss_param.source",
+                                  layer->infogain_loss_param->source, err);
         }
     }
-    return SHOAL_OK;
+    return status;
 }
 
 static ShoalStatus add_weights(ShoalJob *job, const char *list, ShoalError *err) {
@@ -316,14 +328,16 @@ static ShoalStatus add_newest_state(ShoalJob *job, bool may_lack, ShoalError *er
 }
 
 ShoalStatus shoal_job_load(const ShoalJobOptions *options, ShoalJob *out, ShoalError *err) {
-    ShoalJob job = {.workers = options->workers, .hash_interval = options->hash_interval};
+    ShoalJob job = {.workers = options->workers,
+                    .hash_interval = options->hash_interval,
+                    .fast_decode = options->fast_decode};
     ShoalStatus status = load_solver(options->solver, &job, err);
     if (!status)
         status = add_train_net(&job, options->solver, err);
     if (!status)
         status = add_test_nets(&job, options->solver, err);
     if (!status)
-        status = add_mean_files(&job, err);
+        status = add_layer_files(&job, err);
     if (!status && options->snapshot)
         status = add_state(&job, options->snapshot, err);
     if (!status && options->newest_snapshot)
@@ -348,7 +362,7 @@ ShoalStatus shoal_job_load_net(const char *model, const char *weights, ShoalJob 
     ShoalJob job = {.workers = 1};
     ShoalStatus status = add_net_file(&job, model, NULL, err);
     if (!status)
-        status = add_mean_files(&job, err);
+        status = add_layer_files(&job, err);
     if (!status)
         status = add_weights(&job, weights, err);
     if (status)
@@ -367,7 +381,7 @@ void shoal_job_close(ShoalJob *job) {
             caffe__net_state__free_unpacked(job->nets[i].state, NULL);
     }
     for (int i = 0; i < job->n_datasets; i++)
-        shoal_free(job->datasets[i].source);
+        shoal_free(job->datasets[i].name);
     for (int i = 0; i < job->n_weights; i++)
         close_file(&job->weights[i]);
     for (int i = 0; i < job->n_files; i++)
@@ -389,42 +403,38 @@ const ShoalJobFile *shoal_job_file(const ShoalJob *job, const char *name) {
     return NULL;
 }
 
-const ShoalJobDataset *shoal_job_dataset(const ShoalJob *job, const char *source) {
+const ShoalJobDataset *shoal_job_dataset(const ShoalJob *job, const char *name) {
     for (int i = 0; i < job->n_datasets; i++)
-        if (!strcmp(job->datasets[i].source, source))
+        if (!strcmp(job->datasets[i].name, name))
             return &job->datasets[i];
     return NULL;
 }
 
-ShoalStatus shoal_job_add_dataset(ShoalJob *job, const char *source, int channels, int height,
-                                  int width, ShoalError *err) {
+ShoalStatus shoal_job_add_dataset(ShoalJob *job, const char *name, const ShoalRecordShape *shape,
+                                  ShoalError *err) {
     ShoalJobDataset *dataset =
         grow((void **)&job->datasets, &job->n_datasets, sizeof *job->datasets);
     if (!dataset)
         return shoal_error_memory(err, "a dataset", sizeof *dataset);
-    *dataset = (ShoalJobDataset){.source = shoal_strdup(source),
-                                 .channels = channels,
-                                 .height = height,
-                                 .width = width,
-                                 .records = 1};
-    if (dataset->source)
+    *dataset = (ShoalJobDataset){.name = shoal_strdup(name), .shape = *shape, .records = 1};
+    if (dataset->name)
         return SHOAL_OK;
     job->n_datasets--;
-    return shoal_error_memory(err, "a dataset", strlen(source));
+    return shoal_error_memory(err, "a dataset", strlen(name));
 }
 
-void shoal_job_name_dataset(ShoalJob *job, const char *source, uint64_t records,
+void shoal_job_name_dataset(ShoalJob *job, const char *name, uint64_t records,
                             const ShoalFingerprint *fingerprint) {
     for (int i = 0; i < job->n_datasets; i++)
-        if (!strcmp(job->datasets[i].source, source)) {
+        if (!strcmp(job->datasets[i].name, name)) {
             job->datasets[i].records = records;
             job->datasets[i].fingerprint = *fingerprint;
         }
 }
 
-int shoal_job_dataset_number(const ShoalJob *job, const char *source) {
+int shoal_job_dataset_number(const ShoalJob *job, const char *name) {
     int i = 0;
-    while (i < job->n_datasets && (!source || strcmp(job->datasets[i].source, source)))
+    while (i < job->n_datasets && (!name || strcmp(job->datasets[i].name, name)))
         i++;
     return i;
 }

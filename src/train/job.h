@@ -7,6 +7,7 @@
 
 #include "caffe/model.h"
 #include "data/cache.h"
+#include "data/feed.h"
 #include "net/net.h"
 
 /* Everything that defines a training: solver, nets, seed, start weights and state. The coordinator
@@ -24,10 +25,10 @@ typedef struct ShoalJobFile {
     size_t size;
 } ShoalJobFile;
 
-/* The shape of a dataset's records, before any transform. */
+/* A dataset that feeds layers of the nets. */
 typedef struct ShoalJobDataset {
-    char *source; /* data_param.source */
-    int channels, height, width;
+    char *name; /* shoal_dataset_name_for */
+    ShoalRecordShape shape;
     uint64_t records;
     ShoalFingerprint fingerprint;
 } ShoalJobDataset;
@@ -40,8 +41,9 @@ typedef struct ShoalJob {
     int n_datasets;
     ShoalJobFile *weights;
     int n_weights;
-    ShoalJobFile *files; /* mean files */
+    ShoalJobFile *files; /* that layers name: means, InfogainLoss matrices */
     int n_files;
+    bool fast_decode; /* ShoalFeedOptions */
     Caffe__SolverState *state; /* to go on from; NULL: start at iteration 0 */
     ShoalJobFile state_file;
     uint64_t seed;
@@ -55,6 +57,7 @@ typedef struct ShoalJobOptions {
     bool newest_snapshot;   /* in place of a name: the newest of the solver's snapshot_prefix */
     bool may_lack_snapshot; /* then it is no error that there is none */
     int workers, hash_interval;
+    bool fast_decode;
 } ShoalJobOptions;
 
 /* Loads a job. Errors name the file, line and column where there is one. */
@@ -96,15 +99,15 @@ ShoalStatus shoal_job_unpack(const void *bytes, size_t size, ShoalJob *job, Shoa
 
 /* The file of that name among `files`; NULL if none. */
 const ShoalJobFile *shoal_job_file(const ShoalJob *job, const char *name);
-const ShoalJobDataset *shoal_job_dataset(const ShoalJob *job, const char *source);
+const ShoalJobDataset *shoal_job_dataset(const ShoalJob *job, const char *name);
 
-/* Adds what a dataset's records look like; once per source. */
-ShoalStatus shoal_job_add_dataset(ShoalJob *job, const char *source, int channels, int height,
-                                  int width, ShoalError *err);
-/* Its number in job->datasets; n_datasets when there is none (source NULL, too). */
-int shoal_job_dataset_number(const ShoalJob *job, const char *source);
+/* Adds what a dataset's records look like; once per name. */
+ShoalStatus shoal_job_add_dataset(ShoalJob *job, const char *name, const ShoalRecordShape *shape,
+                                  ShoalError *err);
+/* Its number in job->datasets; n_datasets when there is none (name NULL, too). */
+int shoal_job_dataset_number(const ShoalJob *job, const char *name);
 /* Adds how many records it has and what names them. */
-void shoal_job_name_dataset(ShoalJob *job, const char *source, uint64_t records,
+void shoal_job_name_dataset(ShoalJob *job, const char *name, uint64_t records,
                             const ShoalFingerprint *fingerprint);
 
 #endif

@@ -44,7 +44,9 @@ static ShoalStatus nets_to_message(const ShoalJob *job, Shoal__JobNet *nets, Sho
 typedef struct Storage {
     Shoal__JobNet *nets;
     Shoal__JobDataset *datasets;
-    Shoal__NamedFile *files; /* mean files */
+    Shoal__TopShape *tops; /* SHOAL_FEED_TOPS for each dataset */
+    uint32_t *dims;        /* SHOAL_FEED_AXES for each of those */
+    Shoal__NamedFile *files;
     void **pointers;
 } Storage;
 
@@ -54,8 +56,11 @@ static bool storage_init(Storage *s, const ShoalJob *job) {
     s->nets = shoal_calloc(n_nets, sizeof *s->nets);
     s->datasets = shoal_calloc(n_sets, sizeof *s->datasets);
     s->files = shoal_calloc(n_files, sizeof *s->files);
-    s->pointers = shoal_calloc(n_nets + n_sets + n_files, sizeof *s->pointers);
-    if (!s->nets || !s->datasets || !s->files || !s->pointers)
+    s->tops = shoal_calloc(n_sets * SHOAL_FEED_TOPS, sizeof *s->tops);
+    s->dims = shoal_calloc(n_sets * SHOAL_FEED_TOPS * SHOAL_FEED_AXES, sizeof *s->dims);
+    s->pointers =
+        shoal_calloc(n_nets + n_sets * (1 + SHOAL_FEED_TOPS) + n_files, sizeof *s->pointers);
+    if (!s->nets || !s->datasets || !s->tops || !s->dims || !s->files || !s->pointers)
         return false;
     for (size_t i = 0; i < n_nets; i++)
         shoal__job_net__init(&s->nets[i]);
@@ -69,17 +74,29 @@ static void storage_close(Storage *s, int n_nets) {
     }
     shoal_free(s->nets);
     shoal_free(s->datasets);
+    shoal_free(s->tops);
+    shoal_free(s->dims);
     shoal_free(s->files);
     shoal_free(s->pointers);
 }
 
-static void datasets_to_message(const ShoalJob *job, Shoal__JobDataset *datasets) {
+static void tops_to_message(const ShoalRecordShape *shape, Shoal__TopShape *tops, uint32_t *dims) {
+    for (int t = 0; t < shape->n; t++, dims += SHOAL_FEED_AXES) {
+        shoal__top_shape__init(&tops[t]);
+        tops[t].n_dims = (size_t)shape->tops[t].axes;
+        tops[t].dims = dims;
+        for (int a = 0; a < shape->tops[t].axes; a++)
+            dims[a] = (uint32_t)shape->tops[t].dims[a];
+    }
+}
+
+static void datasets_to_message(const ShoalJob *job, Storage *s) {
+    Shoal__JobDataset *datasets = s->datasets;
     for (int i = 0; i < job->n_datasets; i++) {
         shoal__job_dataset__init(&datasets[i]);
-        datasets[i].source = job->datasets[i].source;
-        datasets[i].channels = (uint32_t)job->datasets[i].channels;
-        datasets[i].height = (uint32_t)job->datasets[i].height;
-        datasets[i].width = (uint32_t)job->datasets[i].width;
+        datasets[i].name = job->datasets[i].name;
+        tops_to_message(&job->datasets[i].shape, s->tops + i * SHOAL_FEED_TOPS,
+                        s->dims + i * SHOAL_FEED_TOPS * SHOAL_FEED_AXES);
         datasets[i].records = job->datasets[i].records;
         datasets[i].fingerprint.data = (unsigned char *)job->datasets[i].fingerprint.bytes;
         datasets[i].fingerprint.len = sizeof job->datasets[i].fingerprint.bytes;
@@ -96,6 +113,12 @@ static void link_arrays(const ShoalJob *job, Storage *s, Shoal__Job *message) {
     for (int i = 0; i < job->n_datasets; i++)
         *next++ = &s->datasets[i];
     message->n_datasets = (size_t)job->n_datasets;
+    for (int i = 0; i < job->n_datasets; i++) {
+        s->datasets[i].tops = (Shoal__TopShape **)next;
+        s->datasets[i].n_tops = (size_t)job->datasets[i].shape.n;
+        for (int t = 0; t < job->datasets[i].shape.n; t++)
+            *next++ = &s->tops[i * SHOAL_FEED_TOPS + t];
+    }
     Shoal__NamedFile *file = s->files;
     message->files = (Shoal__NamedFile **)next;
     for (int i = 0; i < job->n_files; i++, file++) {
@@ -115,11 +138,12 @@ ShoalStatus shoal_job_pack(const ShoalJob *job, void **bytes, size_t *size, Shoa
     if (!status)
         status = pack_into(&job->solver->base, &message.solver, err);
     if (!status) {
-        datasets_to_message(job, storage.datasets);
+        datasets_to_message(job, &storage);
         link_arrays(job, &storage, &message);
         message.seed = job->seed;
         message.workers = (uint32_t)job->workers;
         message.hash_interval = (uint32_t)job->hash_interval;
+        message.fast_decode = job->fast_decode;
         status = shoal_caffe_pack(&message.base, bytes, size, err);
     }
     shoal_free(message.solver.data);
@@ -185,22 +209,42 @@ static ShoalStatus nets_from_message(const Shoal__Job *message, ShoalJob *job, S
     return status;
 }
 
+static ShoalStatus tops_from_message(const Shoal__JobDataset *message, ShoalRecordShape *shape,
+                                     ShoalError *err) {
+    *shape = (ShoalRecordShape){.n = (int)message->n_tops};
+    bool sound = message->n_tops >= 1 && message->n_tops <= SHOAL_FEED_TOPS;
+    for (size_t t = 0; sound && t < message->n_tops; t++) {
+        const Shoal__TopShape *top = message->tops[t];
+        sound = top->n_dims <= SHOAL_FEED_AXES;
+        shape->tops[t].axes = (int)top->n_dims;
+        uint64_t count = 1;
+        for (size_t a = 0; sound && a < top->n_dims; a++) {
+            sound = top->dims[a] >= 1 && top->dims[a] <= INT_MAX;
+            shape->tops[t].dims[a] = (int)top->dims[a];
+            count *= top->dims[a];
+            sound = sound && count <= INT_MAX;
+        }
+    }
+    return sound ? SHOAL_OK
+                 : shoal_error_set(err, SHOAL_ERR_PROTOCOL,
+                                   "the job holds a dataset without a sound shape");
+}
+
 static ShoalStatus datasets_from_message(const Shoal__Job *message, ShoalJob *job,
                                          ShoalError *err) {
     for (size_t i = 0; i < message->n_datasets; i++) {
         const Shoal__JobDataset *d = message->datasets[i];
-        if (!d->channels || !d->height || !d->width || d->channels > INT_MAX ||
-            d->height > INT_MAX || d->width > INT_MAX)
-            return shoal_error_set(err, SHOAL_ERR_PROTOCOL, "the job holds a dataset without size");
         if (!d->records || d->fingerprint.len != SHOAL_CACHE_ID_BYTES)
             return shoal_error_set(err, SHOAL_ERR_PROTOCOL, "the job holds a dataset without name");
         ShoalFingerprint fingerprint;
         memcpy(fingerprint.bytes, d->fingerprint.data, sizeof fingerprint.bytes);
-        ShoalStatus status = shoal_job_add_dataset(job, d->source, (int)d->channels, (int)d->height,
-                                                   (int)d->width, err);
+        ShoalRecordShape shape;
+        ShoalStatus status = tops_from_message(d, &shape, err);
+        if (!status)
+            status = shoal_job_add_dataset(job, d->name, &shape, err);
         if (status)
             return status;
-        shoal_job_name_dataset(job, d->source, d->records, &fingerprint);
+        shoal_job_name_dataset(job, d->name, d->records, &fingerprint);
     }
     return SHOAL_OK;
 }
@@ -212,6 +256,7 @@ static ShoalStatus job_from_message(const Shoal__Job *message, ShoalJob *job, Sh
     job->seed = message->seed;
     job->workers = (int)message->workers;
     job->hash_interval = (int)message->hash_interval;
+    job->fast_decode = message->fast_decode;
     ShoalStatus status =
         shoal_caffe_unpack(&caffe__solver_parameter__descriptor, message->solver.data,
                            message->solver.len, "job", (ProtobufCMessage **)&job->solver, err);

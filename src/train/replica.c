@@ -13,47 +13,84 @@
 
 /* ---- construction ---- */
 
-static const char *dataset_of(const Caffe__LayerParameter *layer) {
-    bool is_data = layer->type && !strcmp(layer->type, "Data");
-    return is_data && layer->data_param ? layer->data_param->source : NULL;
+static const ShoalJobDataset *dataset_of(const ShoalJob *job, const Caffe__LayerParameter *layer) {
+    char *name = shoal_dataset_name_for(layer);
+    const ShoalJobDataset *dataset = name ? shoal_job_dataset(job, name) : NULL;
+    shoal_free(name);
+    return dataset;
 }
 
-static ShoalStatus make_transform(const ShoalJob *job, const Caffe__LayerParameter *layer,
-                                  bool train, ShoalTransform **out, ShoalError *err) {
-    const ShoalJobDataset *dataset = shoal_job_dataset(job, layer->data_param->source);
-    if (!dataset)
-        return shoal_error_set(err, SHOAL_ERR_MODEL, "layer '%s': dataset '%s' is not in the job",
-                               layer->name, layer->data_param->source);
+static ShoalStatus read_mean(const ShoalJob *job, const Caffe__LayerParameter *layer,
+                             Caffe__BlobProto **mean, ShoalError *err) {
     const Caffe__TransformationParameter *param = layer->transform_param;
+    if (!param || !param->mean_file || !param->mean_file[0])
+        return SHOAL_OK;
+    const ShoalJobFile *file = shoal_job_file(job, param->mean_file);
+    if (!file)
+        return shoal_error_set(err, SHOAL_ERR_MODEL, "mean_file '%s' is missing", param->mean_file);
+    return shoal_caffe_unpack(&caffe__blob_proto__descriptor, file->bytes, file->size, file->name,
+                              (ProtobufCMessage **)mean, err);
+}
+
+static ShoalStatus make_feed(const ShoalJob *job, const Caffe__LayerParameter *layer, bool train,
+                             ShoalFeed **out, ShoalError *err) {
+    const ShoalJobDataset *dataset = dataset_of(job, layer);
+    if (!dataset)
+        return shoal_error_set(err, SHOAL_ERR_MODEL, "its dataset is not in the job");
     Caffe__BlobProto *mean = NULL;
-    ShoalStatus status = SHOAL_OK;
-    if (param && param->mean_file && param->mean_file[0]) {
-        const ShoalJobFile *file = shoal_job_file(job, param->mean_file);
-        if (!file)
-            return shoal_error_set(err, SHOAL_ERR_MODEL, "layer '%s': mean_file '%s' is missing",
-                                   layer->name, param->mean_file);
-        status = shoal_caffe_unpack(&caffe__blob_proto__descriptor, file->bytes, file->size,
-                                    file->name, (ProtobufCMessage **)&mean, err);
-    }
+    ShoalStatus status = read_mean(job, layer, &mean, err);
+    ShoalFeedOptions options = {
+        .train = train, .seed = job->seed, .mean = mean, .fast_decode = job->fast_decode};
     if (!status)
-        status = shoal_transform_create(param, train, job->seed, mean, dataset->channels,
-                                        dataset->height, dataset->width, out, err);
-    if (status)
-        shoal_error_prefix(err, "layer '%s'", layer->name);
+        status = shoal_feed_create(layer, &dataset->shape, &options, out, err);
     if (mean)
         caffe__blob_proto__free_unpacked(mean, NULL);
     return status;
 }
 
-ShoalStatus shoal_replica_source_shape(void *job, const Caffe__LayerParameter *layer, int dims[3],
-                                       ShoalError *err) {
-    ShoalTransform *transform;
-    ShoalStatus status = make_transform(job, layer, false, &transform, err);
+ShoalStatus shoal_replica_source_shape(void *job, const Caffe__LayerParameter *layer, int top,
+                                       int *axes, int *dims, ShoalError *err) {
+    ShoalFeed *feed;
+    ShoalStatus status = make_feed(job, layer, false, &feed, err);
     if (status)
         return status;
-    shoal_transform_shape(transform, dims);
-    shoal_transform_destroy(transform);
+    shoal_feed_shape(feed, top, axes, dims);
+    shoal_feed_destroy(feed);
     return SHOAL_OK;
+}
+
+ShoalStatus shoal_replica_named_file(void *job, const char *name, const void **bytes, size_t *size,
+                                     ShoalError *err) {
+    const ShoalJobFile *file = shoal_job_file(job, name);
+    if (!file)
+        return shoal_error_set(err, SHOAL_ERR_MODEL, "the file '%s' is not in the job", name);
+    *bytes = file->bytes;
+    *size = file->size;
+    return SHOAL_OK;
+}
+
+static ShoalStatus make_source(ShoalReplica *replica, ShoalReplicaNet *net,
+                               ShoalReplicaSource *source, bool train, ShoalError *err) {
+    const ShoalLayer *layer = source->layer;
+    source->dataset = shoal_dataset_feeds(layer->param) ? dataset_of(replica->job, layer->param)
+                                                        : NULL;
+    source->offsets = shoal_calloc((size_t)layer->n_tops, sizeof *source->offsets);
+    source->sample_floats = shoal_calloc((size_t)layer->n_tops, sizeof *source->sample_floats);
+    if (!source->offsets || !source->sample_floats)
+        return shoal_error_memory(err, "the data layers", sizeof *source->offsets);
+    for (int t = 0; t < layer->n_tops; t++) {
+        const ShoalBlob *top = layer->tops[t];
+        source->offsets[t] = net->slot_bytes;
+        source->sample_floats[t] = top->axes ? shoal_blob_count(top, 1, top->axes) : 1;
+        net->slot_bytes += shoal_align_up(top->count * sizeof(float));
+    }
+    if (!source->dataset)
+        return SHOAL_OK;
+    source->capacity = layer->tops[0]->shape[0];
+    ShoalStatus status = make_feed(replica->job, layer->param, train, &source->feed, err);
+    if (status)
+        shoal_error_prefix(err, "layer '%s'", layer->param->name);
+    return status;
 }
 
 static ShoalStatus make_sources(ShoalReplica *replica, ShoalReplicaNet *net, bool train,
@@ -62,28 +99,12 @@ static ShoalStatus make_sources(ShoalReplica *replica, ShoalReplicaNet *net, boo
     net->sources = shoal_calloc((size_t)net->n_sources, sizeof *net->sources);
     if (!net->sources)
         return shoal_error_memory(err, "the data layers", sizeof *net->sources);
-    for (int i = 0; i < net->n_sources; i++) {
-        ShoalReplicaSource *source = &net->sources[i];
-        source->layer = shoal_net_source(net->net, i);
-        source->dataset = dataset_of(source->layer->param);
-        source->offsets = shoal_calloc((size_t)source->layer->n_tops, sizeof *source->offsets);
-        if (!source->offsets)
-            return shoal_error_memory(err, "the data layers", sizeof *source->offsets);
-        for (int t = 0; t < source->layer->n_tops; t++) {
-            source->offsets[t] = net->slot_bytes;
-            net->slot_bytes += shoal_align_up(source->layer->tops[t]->count * sizeof(float));
-        }
-        if (!source->dataset)
-            continue;
-        source->capacity_floats = source->layer->tops[0]->count;
-        source->sample_floats =
-            shoal_blob_count(source->layer->tops[0], 1, source->layer->tops[0]->axes);
-        ShoalStatus status =
-            make_transform(replica->job, source->layer->param, train, &source->transform, err);
-        if (status)
-            return status;
+    ShoalStatus status = SHOAL_OK;
+    for (int i = 0; i < net->n_sources && !status; i++) {
+        net->sources[i].layer = shoal_net_source(net->net, i);
+        status = make_source(replica, net, &net->sources[i], train, err);
     }
-    return SHOAL_OK;
+    return status;
 }
 
 static ShoalNetOptions net_options(const ShoalReplica *replica, int number,
@@ -103,6 +124,8 @@ static ShoalNetOptions net_options(const ShoalReplica *replica, int number,
         .recompute = !options->no_recompute,
         .weights_of = number == 0 ? NULL : replica->nets[0].net,
         .source_shape = shoal_replica_source_shape,
+        .named_file = shoal_replica_named_file,
+        .writes_files = options->writes_files,
         .source_context = (void *)replica->job,
     };
 }
@@ -297,8 +320,9 @@ void shoal_replica_destroy(ShoalReplica *replica) {
     shoal_solver_destroy(replica->solver);
     for (int i = replica->n_nets - 1; i >= 0; i--) { /* test nets use the train net's weights */
         for (int s = 0; replica->nets[i].sources && s < replica->nets[i].n_sources; s++) {
-            shoal_transform_destroy(replica->nets[i].sources[s].transform);
+            shoal_feed_destroy(replica->nets[i].sources[s].feed);
             shoal_free(replica->nets[i].sources[s].offsets);
+            shoal_free(replica->nets[i].sources[s].sample_floats);
         }
         shoal_free(replica->nets[i].sources);
         shoal_net_destroy(replica->nets[i].net);
@@ -393,20 +417,16 @@ ShoalStatus shoal_slot_stage(ShoalSlot *slot, int source_number, int index,
     const ShoalReplicaSource *source = &net->sources[source_number];
     uint64_t place = slot->round.places ? slot->round.places[index] : (uint64_t)index;
     uint64_t sample = slot->round.first_sample + place;
-    size_t at = (size_t)index * source->sample_floats;
-    if (!source->dataset || at + source->sample_floats > source->capacity_floats)
+    int n_tops = source->layer->n_tops;
+    if (!source->dataset || index >= source->capacity)
         return shoal_error_set(err, SHOAL_ERR_PROTOCOL,
                                "sample %d does not belong into this round of %d", index,
                                slot->round.count);
-    ShoalDatum datum;
-    ShoalStatus status = shoal_datum_parse(slot->decoder, record->bytes, record->size,
-                                           source->dataset, number, &datum, err);
-    if (!status)
-        status = shoal_transform_apply(source->transform, &datum, sample,
-                                       slot_top(slot, source, 0) + at, err);
-    if (!status && source->layer->n_tops > 1)
-        slot_top(slot, source, 1)[index] = (float)datum.label;
-    return status;
+    float *tops[SHOAL_FEED_TOPS];
+    for (int t = 0; t < n_tops; t++)
+        tops[t] = slot_top(slot, source, t) + (size_t)index * source->sample_floats[t];
+    return shoal_feed_stage(source->feed, slot->decoder, source->dataset->name, record, number,
+                            sample, tops, n_tops, err);
 }
 
 void shoal_slot_bind(const ShoalSlot *slot) {

@@ -73,12 +73,15 @@ typedef struct ShoalReplicaOptions {
     int pace;        /* compute no more than so many images a second; 0: any number */
     bool residual;   /* gradients travel with 16 bits: keep what that leaves out */
     bool no_solver;  /* gradients, but no updates */
+    bool writes_files; /* ShoalNetOptions */
     bool phase_test; /* net 0 is built in phase TEST, without gradients or solver */
 } ShoalReplicaOptions;
 
-/* ShoalSourceShape with a ShoalJob as context: a Data layer's records after its transform. */
-ShoalStatus shoal_replica_source_shape(void *job, const Caffe__LayerParameter *layer, int dims[3],
-                                       ShoalError *err);
+/* ShoalSourceShape and ShoalNamedFile with a ShoalJob as context. */
+ShoalStatus shoal_replica_source_shape(void *job, const Caffe__LayerParameter *layer, int top,
+                                       int *axes, int *dims, ShoalError *err);
+ShoalStatus shoal_replica_named_file(void *job, const char *name, const void **bytes, size_t *size,
+                                     ShoalError *err);
 
 /* Builds nets, weights (fillers, then job->weights) and state. The job must outlive it. On machines
  * with slow and fast cores the calling thread is kept on the fast ones until the replica is

@@ -3,7 +3,7 @@
 #define SHOAL_TRAIN_REPLICA_INTERNAL_H
 
 #include "data/datum.h"
-#include "data/transform.h"
+#include "data/feed.h"
 #include "train/buckets.h"
 #include "train/pacer.h"
 #include "train/replica.h"
@@ -14,11 +14,11 @@
 /* A layer of a net that is fed from outside. */
 typedef struct ShoalReplicaSource {
     ShoalLayer *layer;
-    const char *dataset;       /* NULL: not fed */
-    ShoalTransform *transform; /* NULL: not fed */
+    const ShoalJobDataset *dataset; /* NULL: not fed */
+    ShoalFeed *feed;           /* NULL: not fed */
     size_t *offsets;           /* of each top in a slot, bytes */
-    size_t capacity_floats;    /* of top 0, at the largest share */
-    size_t sample_floats;      /* of top 0, one sample */
+    size_t *sample_floats;     /* of each top, one sample */
+    int capacity;              /* samples of the largest share */
 } ShoalReplicaSource;
 
 typedef struct ShoalReplicaNet {

@@ -7,7 +7,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/rng.h"
-#include "data/datum.h"
+#include "data/feed.h"
 #include "net/graph.h"
 
 enum { FINGERPRINT_RECORDS = 16 };
@@ -31,32 +31,29 @@ static ShoalStatus fingerprint(ShoalDataset *dataset, ShoalFingerprint *out, Sho
     return SHOAL_OK;
 }
 
-static ShoalStatus describe_dataset(ShoalJob *job, const char *source, ShoalDataset *dataset,
-                                    ShoalError *err) {
-    if (shoal_job_dataset(job, source))
+static ShoalStatus describe_dataset(ShoalJob *job, const Caffe__LayerParameter *layer,
+                                    ShoalDataset *dataset, ShoalError *err) {
+    const char *name = shoal_dataset_name(dataset);
+    if (shoal_job_dataset(job, name))
         return SHOAL_OK;
-    ShoalFingerprint name;
-    ShoalDatumDecoder *decoder = shoal_datum_decoder_create();
-    if (!decoder)
-        return shoal_error_memory(err, "a record", 0);
-    ShoalRecord record;
-    ShoalDatum datum;
-    ShoalStatus status = shoal_dataset_record(dataset, 0, &record, err);
+    ShoalFingerprint print;
+    ShoalRecordShape shape;
+    ShoalStatus status = shoal_feed_describe(layer, dataset, &shape, err);
     if (!status)
-        status = shoal_datum_parse(decoder, record.bytes, record.size, source, 0, &datum, err);
+        status = shoal_job_add_dataset(job, name, &shape, err);
     if (!status)
-        status = shoal_job_add_dataset(job, source, datum.channels, datum.height, datum.width, err);
+        status = fingerprint(dataset, &print, err);
     if (!status)
-        status = fingerprint(dataset, &name, err);
-    if (!status)
-        shoal_job_name_dataset(job, source, shoal_dataset_count(dataset), &name);
-    shoal_datum_decoder_destroy(decoder);
+        shoal_job_name_dataset(job, name, shoal_dataset_count(dataset), &print);
     return status;
 }
 
 /* rand_skip and shuffle: what depends on the job's seed. */
 static void seed_stream(const ShoalJob *job, ShoalStream *stream, ShoalShuffle shuffle) {
     uint64_t count = shoal_dataset_count(stream->dataset);
+    stream->seed = job->seed + stream->layer;
+    if (stream->shuffled && shuffle == SHOAL_SHUFFLE_NONE)
+        shuffle = SHOAL_SHUFFLE_GLOBAL;
     shoal_sampler_init(&stream->sampler, count, shuffle, job->seed + stream->layer,
                        (uint64_t)stream->batch);
     if (stream->rand_skip) {
@@ -72,24 +69,38 @@ void shoal_streams_seed(const ShoalJob *job, ShoalStreams *streams, ShoalShuffle
             seed_stream(job, &streams->items[i], shuffle);
 }
 
+/* What the layer itself says about the order of its samples. */
+static void read_order(const Caffe__LayerParameter *layer, ShoalStream *stream) {
+    const Caffe__DataParameter *data = layer->data_param;
+    const Caffe__ImageDataParameter *images = layer->image_data_param;
+    const Caffe__HDF5DataParameter *hdf5 = layer->hdf5_data_param;
+    uint32_t batch = 0;
+    if (!strcmp(layer->type, "Data")) {
+        batch = data->batch_size;
+        stream->rand_skip = data->rand_skip;
+        stream->shuffled = data->shuffle;
+    } else if (!strcmp(layer->type, "ImageData")) {
+        batch = images->batch_size;
+        stream->rand_skip = images->rand_skip;
+        stream->shuffled = images->shuffle;
+    } else if (!strcmp(layer->type, "HDF5Data")) {
+        batch = hdf5->batch_size;
+        stream->shuffled = hdf5->shuffle;
+    } else {
+        batch = layer->window_data_param->batch_size;
+    }
+    stream->batch = batch > 0 ? batch : 1;
+}
+
 static ShoalStatus open_stream(ShoalJob *job, const Caffe__LayerParameter *layer, uint32_t number,
                                ShoalStream *stream, ShoalError *err) {
-    const Caffe__DataParameter *param = layer->data_param;
-    if (!param || !param->source || !param->source[0])
-        return shoal_error_set(err, SHOAL_ERR_MODEL,
-                               "data_param.source is missing: name the LMDB to read");
-    if (param->shuffle)
-        return shoal_error_set(err, SHOAL_ERR_UNSUPPORTED,
-                               "data_param.shuffle is not in this version; train with "
-                               "--shuffle=global instead");
-    ShoalStatus status = shoal_dataset_open(param->source, &stream->dataset, err);
+    ShoalStatus status = shoal_dataset_open_for(layer, &stream->dataset, err);
     if (status)
         return status;
     stream->layer = number;
-    stream->rand_skip = param->rand_skip;
-    stream->batch = param->batch_size > 0 ? param->batch_size : 1;
+    read_order(layer, stream);
     seed_stream(job, stream, SHOAL_SHUFFLE_NONE);
-    return describe_dataset(job, param->source, stream->dataset, err);
+    return describe_dataset(job, layer, stream->dataset, err);
 }
 
 ShoalStatus shoal_streams_open(ShoalJob *job, int number, Caffe__Phase phase, ShoalStreams *out,
@@ -108,7 +119,7 @@ ShoalStatus shoal_streams_open(ShoalJob *job, int number, Caffe__Phase phase, Sh
         if (!class || !(class->flags & SHOAL_LAYER_SOURCE))
             continue;
         ShoalStream *stream = &streams.items[streams.count++];
-        if (strcmp(layer->type, "Data"))
+        if (!shoal_dataset_feeds(layer))
             continue;
         status = open_stream(job, layer, (uint32_t)i, stream, err);
         if (status) {
@@ -134,6 +145,13 @@ void shoal_streams_close(ShoalStreams *streams) {
     *streams = (ShoalStreams){0};
 }
 
+static uint64_t record_of(const ShoalStream *stream, uint64_t sample) {
+    uint64_t number;
+    if (shoal_dataset_pick(stream->dataset, stream->seed, sample, &number))
+        return number;
+    return shoal_sampler_record(&stream->sampler, sample + stream->skip);
+}
+
 ShoalStatus shoal_streams_record(ShoalStreams *streams, int source, uint64_t sample,
                                  ShoalRecord *record, ShoalError *err) {
     ShoalStream *stream = &streams->items[source];
@@ -141,14 +159,12 @@ ShoalStatus shoal_streams_record(ShoalStreams *streams, int source, uint64_t sam
         *record = (ShoalRecord){0};
         return SHOAL_OK;
     }
-    return shoal_dataset_record(stream->dataset,
-                                shoal_sampler_record(&stream->sampler, sample + stream->skip),
-                                record, err);
+    return shoal_dataset_record(stream->dataset, record_of(stream, sample), record, err);
 }
 
 uint64_t shoal_streams_number(const ShoalStreams *streams, int source, uint64_t sample) {
     const ShoalStream *stream = &streams->items[source];
-    return stream->dataset ? shoal_sampler_record(&stream->sampler, sample + stream->skip) : 0;
+    return stream->dataset ? record_of(stream, sample) : 0;
 }
 
 ShoalStatus shoal_streams_stage(ShoalStreams *streams, ShoalSlot *slot, ShoalError *err) {

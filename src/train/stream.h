@@ -12,7 +12,9 @@ typedef struct ShoalStream {
     ShoalDataset *dataset; /* NULL: a source that no dataset feeds (Input) */
     ShoalSampler sampler;
     uint64_t skip;      /* samples to leave out at the start */
-    uint32_t rand_skip; /* data_param.rand_skip: skip is less than this */
+    uint32_t rand_skip; /* of the layer: skip is less than this */
+    bool shuffled;      /* the layer asks for it, whatever the run does */
+    uint64_t seed;
     uint32_t layer;     /* number of the layer in the net */
     uint32_t batch;     /* of the layer */
 } ShoalStream;

@@ -8,25 +8,67 @@
 /* The layer types, one file each, and what they have in common. Messages of layers begin with
  * "layer 'NAME': "; the net puts the place in the file in front. */
 
+extern const ShoalLayerClass shoal_layer_abs_val_class;
 extern const ShoalLayerClass shoal_layer_accuracy_class;
+extern const ShoalLayerClass shoal_layer_arg_max_class;
 extern const ShoalLayerClass shoal_layer_batch_norm_class;
+extern const ShoalLayerClass shoal_layer_batch_reindex_class;
+extern const ShoalLayerClass shoal_layer_bias_class;
+extern const ShoalLayerClass shoal_layer_bnll_class;
+extern const ShoalLayerClass shoal_layer_clip_class;
 extern const ShoalLayerClass shoal_layer_concat_class;
+extern const ShoalLayerClass shoal_layer_contrastive_loss_class;
 extern const ShoalLayerClass shoal_layer_convolution_class;
+extern const ShoalLayerClass shoal_layer_crop_class;
 extern const ShoalLayerClass shoal_layer_data_class;
+extern const ShoalLayerClass shoal_layer_deconvolution_class;
 extern const ShoalLayerClass shoal_layer_dropout_class;
 extern const ShoalLayerClass shoal_layer_dummy_data_class;
 extern const ShoalLayerClass shoal_layer_eltwise_class;
+extern const ShoalLayerClass shoal_layer_elu_class;
+extern const ShoalLayerClass shoal_layer_embed_class;
+extern const ShoalLayerClass shoal_layer_euclidean_loss_class;
+extern const ShoalLayerClass shoal_layer_exp_class;
+extern const ShoalLayerClass shoal_layer_filter_class;
 extern const ShoalLayerClass shoal_layer_flatten_class;
+extern const ShoalLayerClass shoal_layer_hdf5_data_class;
+extern const ShoalLayerClass shoal_layer_hdf5_output_class;
+extern const ShoalLayerClass shoal_layer_hinge_loss_class;
+extern const ShoalLayerClass shoal_layer_im2col_class;
+extern const ShoalLayerClass shoal_layer_image_data_class;
+extern const ShoalLayerClass shoal_layer_infogain_loss_class;
 extern const ShoalLayerClass shoal_layer_inner_product_class;
 extern const ShoalLayerClass shoal_layer_input_class;
+extern const ShoalLayerClass shoal_layer_log_class;
 extern const ShoalLayerClass shoal_layer_lrn_class;
+extern const ShoalLayerClass shoal_layer_lstm_class;
+extern const ShoalLayerClass shoal_layer_lstm_unit_class;
+extern const ShoalLayerClass shoal_layer_memory_data_class;
+extern const ShoalLayerClass shoal_layer_multinomial_logistic_loss_class;
+extern const ShoalLayerClass shoal_layer_mvn_class;
+extern const ShoalLayerClass shoal_layer_parameter_class;
 extern const ShoalLayerClass shoal_layer_pooling_class;
+extern const ShoalLayerClass shoal_layer_power_class;
+extern const ShoalLayerClass shoal_layer_prelu_class;
+extern const ShoalLayerClass shoal_layer_python_class;
+extern const ShoalLayerClass shoal_layer_reduction_class;
 extern const ShoalLayerClass shoal_layer_relu_class;
+extern const ShoalLayerClass shoal_layer_reshape_class;
+extern const ShoalLayerClass shoal_layer_rnn_class;
 extern const ShoalLayerClass shoal_layer_scale_class;
+extern const ShoalLayerClass shoal_layer_sigmoid_class;
+extern const ShoalLayerClass shoal_layer_sigmoid_cross_entropy_loss_class;
+extern const ShoalLayerClass shoal_layer_silence_class;
+extern const ShoalLayerClass shoal_layer_slice_class;
 extern const ShoalLayerClass shoal_layer_softmax_class;
 extern const ShoalLayerClass shoal_layer_softmax_loss_class;
 extern const ShoalLayerClass shoal_layer_split_class;
+extern const ShoalLayerClass shoal_layer_spp_class;
+extern const ShoalLayerClass shoal_layer_swish_class;
 extern const ShoalLayerClass shoal_layer_tanh_class;
+extern const ShoalLayerClass shoal_layer_threshold_class;
+extern const ShoalLayerClass shoal_layer_tile_class;
+extern const ShoalLayerClass shoal_layer_window_data_class;
 
 /* shoal_error_set with "layer 'NAME': " in front. */
 __attribute__((format(printf, 4, 5))) ShoalStatus shoal_layer_fail(const ShoalLayer *layer,

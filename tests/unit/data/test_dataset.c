@@ -68,7 +68,7 @@ static void every_position_can_be_read_in_any_order(void **state) {
     make_dataset(scratch("db"), 3000, "%08u");
     ShoalDataset *dataset = open_ok(scratch("db"));
     assert_int_equal(shoal_dataset_count(dataset), 3000);
-    assert_string_equal(shoal_dataset_path(dataset), scratch("db"));
+    assert_string_equal(shoal_dataset_name(dataset), scratch("db"));
     for (uint64_t i = 0; i < 2 * 3000 + 10; i++)
         check_record(dataset, i % 3000);
     ShoalRng rng;

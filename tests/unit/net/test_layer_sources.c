@@ -41,12 +41,14 @@ typedef struct Records {
     ShoalStatus status;
 } Records;
 
-static ShoalStatus records_shape(void *context, const Caffe__LayerParameter *layer, int dims[3],
-                                 ShoalError *err) {
+static ShoalStatus records_shape(void *context, const Caffe__LayerParameter *layer, int top,
+                                 int *axes, int *dims, ShoalError *err) {
     const Records *records = context;
     if (records->status != SHOAL_OK)
         return shoal_error_set(err, records->status, "cannot open %s", layer->data_param->source);
-    memcpy(dims, records->dims, sizeof records->dims);
+    *axes = top == 0 ? 3 : 0;
+    if (top == 0)
+        memcpy(dims, records->dims, sizeof records->dims);
     return SHOAL_OK;
 }
 

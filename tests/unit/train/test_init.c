@@ -21,12 +21,15 @@ static char *text_of(void (*write)(FILE *out, const char *folder), size_t *size)
     return text;
 }
 
-static ShoalStatus image_shape(void *context, const Caffe__LayerParameter *layer, int dims[3],
-                               ShoalError *err) {
+static ShoalStatus image_shape(void *context, const Caffe__LayerParameter *layer, int top,
+                               int *axes, int *dims, ShoalError *err) {
     (void)context;
     (void)err;
     const Caffe__TransformationParameter *param = layer->transform_param;
     bool crop = param && param->crop_size;
+    *axes = top == 0 ? 3 : 0;
+    if (top)
+        return SHOAL_OK;
     dims[0] = crop ? 3 : 1;
     dims[1] = dims[2] = crop ? (int)param->crop_size : 28;
     return SHOAL_OK;

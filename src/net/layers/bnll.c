@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "net/layers/layers.h"
+
+static ShoalStatus bnll_reshape(ShoalLayer *layer, ShoalError *err) {
+    return shoal_layer_fail(layer, SHOAL_ERR_UNSUPPORTED, err, "BNLL is not in this version");
+}
+
+const ShoalLayerClass shoal_layer_bnll_class = {
+    .type = "BNLL",
+    .min_bottoms = 0,
+    .max_bottoms = -1,
+    .min_tops = 0,
+    .max_tops = -1,
+    .reshape = bnll_reshape,
+};
