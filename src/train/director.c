@@ -50,6 +50,9 @@ ShoalStatus shoal_shuffle_find(const char *name, ShoalShuffle *shuffle, ShoalErr
 /* Every share that the batch may be cut into must be a batch that the net can take. */
 static ShoalStatus check_shares(const ShoalDirector *director, ShoalNet *net, ShoalError *err) {
     int n = director->options.n_ranks, batch = shoal_net_batch(net);
+    director->job->whole_batch = !shoal_net_divides(net);
+    if (director->job->whole_batch)
+        return SHOAL_OK;
     int shares[] = {(batch + n - 1) / n, batch / n};
     for (int i = 0; i < 2; i++)
         if (shares[i] > 0 && shoal_net_set_share(net, shares[i], 0, NULL, err)) {
@@ -101,7 +104,7 @@ static ShoalStatus check_net(ShoalDirector *director, int number, ShoalNet **out
                                .backward = false,
                                .source_shape = shoal_replica_source_shape,
                                .named_file = shoal_replica_named_file,
-                               .writes_files = true, /* by who trains alone: the replica's say */
+                               .writes_files = director->options.n_ranks <= 1,
                                .source_context = director->job};
     ShoalNet *net;
     ShoalStatus status = shoal_net_create(&job_net->model, &options, &net, err);
@@ -303,6 +306,24 @@ static void begin_step(ShoalDirector *director) {
     cursor->passes = cursor->step.kind == SHOAL_STEP_TRAIN ? director->job->solver->iter_size : 1;
 }
 
+/* One does it all: the first that can, so that what layers carry from batch to batch stays. */
+static ShoalStatus share_whole(const ShoalCrew *crew, int batch, ShoalPlan *plan, int *planned,
+                               ShoalError *err) {
+    int chosen = -1;
+    for (int r = crew->n - 1; r >= 0; r--) {
+        plan->count[r] = 0;
+        if (!crew->capacities || crew->capacities[r] >= batch)
+            chosen = r;
+    }
+    if (chosen < 0)
+        return shoal_error_set(err, SHOAL_ERR_MEMORY,
+                               "this net needs its whole batch of %d on one worker, and none has "
+                               "memory for that; set a smaller batch_size",
+                               batch);
+    plan->count[chosen] = *planned = batch;
+    return SHOAL_OK;
+}
+
 /* How many samples of the batch each rank gets: by speed, within what it can take at once. */
 static ShoalStatus share_counts(const ShoalCrew *crew, int left, ShoalPlan *plan, int *planned,
                                 ShoalError *err) {
@@ -323,7 +344,9 @@ static ShoalStatus share_batch(ShoalDirector *director, const ShoalCrew *crew, S
                                ShoalError *err) {
     ShoalCursor *cursor = &director->cursor;
     int batch = director->nets[0].batch, at = cursor->at, planned;
-    ShoalStatus status = share_counts(crew, batch - at, plan, &planned, err);
+    ShoalStatus status = director->job->whole_batch
+                             ? share_whole(crew, batch, plan, &planned, err)
+                             : share_counts(crew, batch - at, plan, &planned, err);
     if (status)
         return status;
     plan->round.batch = batch;
@@ -333,7 +356,7 @@ static ShoalStatus share_batch(ShoalDirector *director, const ShoalCrew *crew, S
     int fed = 0;
     while (fed < streams->count && !streams->items[fed].dataset)
         fed++;
-    bool sticky = crew->holdings && fed < streams->count;
+    bool sticky = crew->holdings && fed < streams->count && !director->job->whole_batch;
     for (int i = 0; i < planned && sticky; i++)
         director->numbers[i] =
             shoal_streams_number(streams, fed, cursor->train_position + (uint64_t)(at + i));

@@ -44,6 +44,7 @@ typedef struct ShoalJob {
     ShoalJobFile *files; /* that layers name: means, InfogainLoss matrices */
     int n_files;
     bool fast_decode; /* ShoalFeedOptions */
+    bool whole_batch; /* the train net cannot have a part of a batch; a director finds out */
     Caffe__SolverState *state; /* to go on from; NULL: start at iteration 0 */
     ShoalJobFile state_file;
     uint64_t seed;

@@ -144,6 +144,7 @@ ShoalStatus shoal_job_pack(const ShoalJob *job, void **bytes, size_t *size, Shoa
         message.workers = (uint32_t)job->workers;
         message.hash_interval = (uint32_t)job->hash_interval;
         message.fast_decode = job->fast_decode;
+        message.whole_batch = job->whole_batch;
         status = shoal_caffe_pack(&message.base, bytes, size, err);
     }
     shoal_free(message.solver.data);
@@ -257,6 +258,7 @@ static ShoalStatus job_from_message(const Shoal__Job *message, ShoalJob *job, Sh
     job->workers = (int)message->workers;
     job->hash_interval = (int)message->hash_interval;
     job->fast_decode = message->fast_decode;
+    job->whole_batch = message->whole_batch;
     ShoalStatus status =
         shoal_caffe_unpack(&caffe__solver_parameter__descriptor, message->solver.data,
                            message->solver.len, "job", (ProtobufCMessage **)&job->solver, err);

@@ -101,7 +101,7 @@ static ShoalStatus run(Local *local, const ShoalJob *job, ShoalError *err) {
 
 static ShoalStatus prepare(Local *local, const ShoalJob *job, const ShoalTrainOptions *options,
                            ShoalError *err) {
-    ShoalReplicaOptions replica = {.slots = SLOTS};
+    ShoalReplicaOptions replica = {.slots = SLOTS, .writes_files = true};
     ShoalStatus status = shoal_engine_choose(&options->engine, 0, &replica, err);
     if (!status)
         status = shoal_replica_create(job, &replica, &local->replica, err);

@@ -28,7 +28,7 @@ typedef struct Test {
 } Test;
 
 static ShoalStatus prepare(Test *test, ShoalError *err) {
-    ShoalReplicaOptions options = {.phase_test = true};
+    ShoalReplicaOptions options = {.phase_test = true, .writes_files = true};
     ShoalStatus status =
         shoal_job_load_net(test->options->model, test->options->weights, &test->job, err);
     if (!status)

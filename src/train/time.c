@@ -183,7 +183,7 @@ static ShoalStatus make_solver(Caffe__SolverParameter *param, Timer *timer, Shoa
 
 static ShoalStatus prepare(ShoalJob *job, const ShoalTimeOptions *options, ShoalStreams *streams,
                            Timer *timer, ShoalError *err) {
-    ShoalReplicaOptions replica = {.no_solver = true};
+    ShoalReplicaOptions replica = {.no_solver = true, .writes_files = true};
     ShoalStatus status = SHOAL_OK;
     if (!options->dummy_data)
         status = shoal_streams_open(job, 0, CAFFE__PHASE__TRAIN, streams, err);

@@ -83,9 +83,9 @@ static ShoalStatus shape_top(ShoalLayer *layer, int top, ShoalError *err) {
     for (int i = 1; i <= axes; i++)
         if (shape[i] <= 0)
             return shoal_layer_fail(layer, SHOAL_ERR_DATA, err,
-                                    "axis %d of the dataset's samples has size %d; expected sizes "
+                                    "the dataset's samples have size %d on axis %d; expected sizes "
                                     "above 0",
-                                    i - 1, shape[i]);
+                                    shape[i], i - 1);
     return shoal_layer_shape_top(layer, top, axes + 1, shape, err);
 }
 

@@ -120,7 +120,7 @@ static void test_data_refusals(void **state) {
                           "cannot open gone"};
     CHECK_REFUSALS(cases, (&(Records){{1, 2, 3}, SHOAL_OK}));
     check_refusals(&good, 1, &(Records){{1, 2, 3}, SHOAL_ERR_IO});
-    const Refusal empty = {good.text, SHOAL_ERR_DATA, "records are 1x0x3"};
+    const Refusal empty = {good.text, SHOAL_ERR_DATA, "samples have size 0 on axis 1"};
     check_refusals(&empty, 1, &(Records){{1, 0, 3}, SHOAL_OK});
     const Refusal huge = {good.text, SHOAL_ERR_MODEL, "top 'data'"};
     check_refusals(&huge, 1, &(Records){{INT_MAX, INT_MAX, INT_MAX}, SHOAL_OK});
