@@ -10,7 +10,8 @@ set -eu
 cd "$(dirname "$0")/.."
 root=${1:-build-phone-sysroot}
 # Of libqrencode there is no static library; a test wants its header.
-packages='libprotobuf-c-dev liblmdb-dev libsodium-dev libxxhash-dev libjansson-dev libqrencode-dev'
+packages='libprotobuf-c-dev liblmdb-dev libsodium-dev libxxhash-dev libjansson-dev libqrencode-dev
+libturbojpeg0-dev libpng-dev zlib1g-dev'
 
 [ "$(cat "$root/.packages" 2>/dev/null)" != "$packages" ] || exit 0
 command -v apt-get >/dev/null || {

@@ -138,6 +138,13 @@ typedef struct ShoalEngineOptions {
                               make again there what is quickly made */
 } ShoalEngineOptions;
 
+/* Which layers a net has, besides those of its phase (include and exclude rules with min_level,
+ * max_level, stage, not_stage). */
+typedef struct ShoalNetChoice {
+    int level;
+    const char *stages; /* separated by commas; NULL: none */
+} ShoalNetChoice;
+
 /* ---- training ---- */
 
 typedef struct ShoalTrainOptions {
@@ -161,6 +168,10 @@ typedef struct ShoalTrainOptions {
     const char *program;       /* the shoal binary, to start own workers with; NULL: this program */
     ShoalEngineOptions engine; /* threads 0: with own workers their part of the cores, else
                                   one for each of the fastest cores */
+    ShoalNetChoice choice;     /* of the train net; with level 0 and no stages: what the solver's
+                                  train_state says */
+    int fast_decode; /* JPEGs that are made smaller may be decoded smaller: quicker, not the pixels
+                        of Caffe */
     int hash_interval;         /* compare the replicas every so many iterations; 0: 100 */
     int heartbeat_timeout_ms;  /* silence after which a worker counts as lost; 0: 1000, of own
                                   workers 10000 */
@@ -231,6 +242,7 @@ typedef struct ShoalTestOptions {
     const char *model;   /* net.prototxt, built in phase TEST */
     const char *weights; /* .caffemodel files, separated by commas */
     int iterations;      /* batches; 0: 50, as Caffe */
+    ShoalNetChoice choice;
     ShoalEngineOptions engine;
     volatile sig_atomic_t *stop;
     ShoalEventHandler *on_event;
@@ -241,7 +253,9 @@ typedef struct ShoalTestOptions {
 SHOAL_API ShoalStatus shoal_test(const ShoalTestOptions *options, ShoalError *error);
 
 typedef struct ShoalTimeOptions {
-    const char *model; /* built in phase TRAIN */
+    const char *model;
+    int phase_test;    /* in phase TEST, and no backward passes; else in phase TRAIN */
+    ShoalNetChoice choice;
     int iterations;    /* 0: 50, as Caffe */
     int batch;         /* 0: what the model says */
     int dummy_data;    /* random images and labels in place of Data layers: no dataset is opened */

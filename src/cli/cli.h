@@ -78,6 +78,14 @@ typedef struct ShoalOptionalText {
             "(default: on)"                                                                        \
     }
 
+/* Which layers the net has; target: a ShoalNetChoice. */
+#define SHOAL_FLAGS_CHOICE(target)                                                                 \
+    {"level", SHOAL_FLAG_COUNT, &(target).level, "N", "level of the net, for include and exclude"}, \
+    {                                                                                              \
+        "stage", SHOAL_FLAG_TEXT, &(target).stages, "NAME[,NAME...]",                              \
+            "stages of the net, for include and exclude"                                           \
+    }
+
 typedef struct ShoalUsage {
     const char *command;  /* "train" */
     const char *purpose;  /* paragraph that opens the manual */
@@ -101,6 +109,10 @@ int shoal_cli_fail(const char *command, const ShoalError *error);
 /* SIGINT and SIGTERM store SHOAL_STOP_NOW, SIGHUP SHOAL_STOP_SNAPSHOT, as Caffe's tools do; a
  * second SIGINT ends the process at once. SIGPIPE is ignored. Returns where they store it. */
 volatile sig_atomic_t *shoal_cli_catch_signals(void);
+
+/* What SIGINT (and SIGTERM) and SIGHUP do, as in Caffe: "stop", "snapshot", "none"; NULL: as they
+ * are. SHOAL_ERR_ARGUMENT. */
+ShoalStatus shoal_cli_signal_effects(const char *sigint, const char *sighup, ShoalError *error);
 
 /* ---- text.c: what others have written, such as the names that workers give themselves ---- */
 

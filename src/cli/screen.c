@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -12,6 +13,7 @@ enum { REDRAW_MS = 100, LINES_OF_WORKERS_MAX = 16, LINE_SIZE = 512 };
 
 struct ShoalScreen {
     bool terminal;
+    FILE *out; /* of lines */
     uint64_t drawn_ms;
     char title[64];
     char last_test[256];
@@ -32,6 +34,7 @@ ShoalScreen *shoal_screen_create(int workers, bool plain) {
     screen->panel.size = 128 * 1024;
     screen->panel.text = malloc(screen->panel.size);
     screen->expected = workers;
+    screen->out = stdout;
     if (screen->panel.text)
         return screen;
     free(screen);
@@ -97,70 +100,75 @@ static void clear_panel(ShoalScreen *screen) {
 
 /* ---- lines ---- */
 
-static void print_outputs(const char *kind, const ShoalEvent *event) {
+static void print_outputs(FILE *out, const char *kind, const ShoalEvent *event) {
     for (int i = 0; i < event->n_outputs; i++) {
         const ShoalOutput *output = &event->outputs[i];
         double value = (double)output->value, weight = (double)output->loss_weight;
-        printf("    %s net output #%d: %s = %g", kind, i, output->name, value);
+        fprintf(out, "    %s net output #%d: %s = %g", kind, i, output->name, value);
         if (weight != 0)
-            printf(" (* %g = %g loss)", weight, weight * value);
-        printf("\n");
+            fprintf(out, " (* %g = %g loss)", weight, weight * value);
+        fprintf(out, "\n");
     }
 }
 
 /* What is known of a device: ", 41 C, clock 62%, battery 87% (charging), computes 60% of the time
  * (the processor has 76 C; its ceiling is 77 C)". */
-static void print_device(const ShoalWorkerStatus *w) {
+static void print_device(FILE *out, const ShoalWorkerStatus *w) {
     if (w->temperature > 0)
-        printf(", %.0f C", w->temperature);
+        fprintf(out, ", %.0f C", w->temperature);
     if (w->clock > 0)
-        printf(", clock %.0f%%", 100 * w->clock);
+        fprintf(out, ", clock %.0f%%", 100 * w->clock);
     if (w->battery >= 0)
-        printf(", battery %d%%%s", w->battery, w->charging ? " (charging)" : "");
+        fprintf(out, ", battery %d%%%s", w->battery, w->charging ? " (charging)" : "");
     if (w->duty < 1)
-        printf(", computes %.0f%% of the time", 100 * w->duty);
+        fprintf(out, ", computes %.0f%% of the time", 100 * w->duty);
     if (w->remark[0]) {
         char text[192];
         shoal_text_clean(w->remark, false, text, sizeof text);
-        printf(" (%s)", text);
+        fprintf(out, " (%s)", text);
     }
 }
 
-static void print_cluster(const ShoalClusterStatus *cluster) {
-    printf(
+static void print_cluster(FILE *out, const ShoalClusterStatus *cluster) {
+    fprintf(
+        out,
         "    Cluster: generation %llu, %d worker%s, sums %.1f ms (%.1f ms exposed) and %.4g MB, ",
         (unsigned long long)cluster->generation, cluster->n_workers,
         cluster->n_workers == 1 ? "" : "s", cluster->communication_ms, cluster->exposed_ms,
         cluster->reduced_mb);
-    printf("samples %.4g MB (%.0f%% cached)\n", cluster->samples_mb, 100 * cluster->cached);
+    fprintf(out, "samples %.4g MB (%.0f%% cached)\n", cluster->samples_mb, 100 * cluster->cached);
     int shown =
         cluster->n_workers <= LINES_OF_WORKERS_MAX ? cluster->n_workers : LINES_OF_WORKERS_MAX - 1;
     for (int i = 0; i < shown; i++) {
         const ShoalWorkerStatus *w = &cluster->workers[i];
         char name[128];
         shoal_text_clean(w->name, false, name, sizeof name);
-        printf("    Worker %d (%s): share %d, %.1f images/s, compute %.0f%%, communication %.0f%%, "
-               "waiting %.0f%%",
-               i, name, w->share, w->images_per_s, 100 * w->compute, 100 * w->communication,
-               100 * w->waiting);
-        print_device(w);
-        printf("\n");
+        fprintf(
+            out,
+            "    Worker %d (%s): share %d, %.1f images/s, compute %.0f%%, communication %.0f%%, "
+            "waiting %.0f%%",
+            i, name, w->share, w->images_per_s, 100 * w->compute, 100 * w->communication,
+            100 * w->waiting);
+        print_device(out, w);
+        fprintf(out, "\n");
     }
     char rest[192];
     shoal_text_group(cluster->workers + shown, cluster->n_workers - shown, rest, sizeof rest);
     if (shown < cluster->n_workers)
-        printf("    ... and %d more: %s\n", cluster->n_workers - shown, rest);
+        fprintf(out, "    ... and %d more: %s\n", cluster->n_workers - shown, rest);
 }
 
-static void print_iteration(const ShoalEvent *event) {
-    printf("Iteration %d, loss = %g\n", event->iter, (double)event->loss);
-    print_outputs("Train", event);
+static void print_iteration(FILE *out, const ShoalEvent *event) {
+    if (event->kind == SHOAL_EVENT_ITERATION && event->clipped_norm > 0)
+        fprintf(out, "Gradient clipping: L2 norm %g\n", event->clipped_norm);
+    fprintf(out, "Iteration %d, loss = %g\n", event->iter, (double)event->loss);
+    print_outputs(out, "Train", event);
     if (event->kind == SHOAL_EVENT_LOSS)
         return;
-    printf("Iteration %d, lr = %g, %.1f images/s\n", event->iter, (double)event->rate,
-           event->images_per_s);
+    fprintf(out, "Iteration %d, lr = %g\n", event->iter, (double)event->rate);
+    fprintf(out, "    Speed: %.1f images/s\n", event->images_per_s);
     if (event->cluster)
-        print_cluster(event->cluster);
+        print_cluster(out, event->cluster);
 }
 
 static void keep_test(ShoalScreen *screen, const ShoalEvent *event) {
@@ -178,19 +186,19 @@ static void keep_test(ShoalScreen *screen, const ShoalEvent *event) {
 static void show_start(ShoalScreen *screen, const ShoalEvent *event) {
     snprintf(screen->title, sizeof screen->title, "%.40s",
              event->text && event->text[0] ? event->text : "net");
-    printf("Solving %s: iterations %d to %d, batch %d", screen->title, event->iter, event->max_iter,
-           event->batch);
+    fprintf(screen->out, "Solving %s: iterations %d to %d, batch %d", screen->title, event->iter,
+            event->max_iter, event->batch);
     if (event->n_workers > 1)
-        printf(", %d workers", event->n_workers);
-    printf("\n");
+        fprintf(screen->out, ", %d workers", event->n_workers);
+    fprintf(screen->out, "\n");
 }
 
 /* ---- who comes and goes ---- */
 
-static void print_text(const char *text) {
+static void print_text(FILE *out, const char *text) {
     char clean[4096];
     shoal_text_clean(text, true, clean, sizeof clean);
-    printf("%s\n", clean);
+    fprintf(out, "%s\n", clean);
 }
 
 static const char *plural(int n) {
@@ -199,9 +207,9 @@ static const char *plural(int n) {
 
 static void print_in(const ShoalScreen *screen, const char *colour, const char *line) {
     if (screen->panel.colour)
-        printf("\033[%sm%s\033[0m\n", colour, line);
+        fprintf(screen->out, "\033[%sm%s\033[0m\n", colour, line);
     else
-        printf("%s\n", line);
+        fprintf(screen->out, "%s\n", line);
 }
 
 /* Before the run begins a terminal has one line for all of them. */
@@ -214,13 +222,13 @@ static void show_joined(ShoalScreen *screen, const ShoalEvent *event) {
     char who[LINE_SIZE];
     shoal_text_clean(event->text, false, who, sizeof who);
     if (begin && screen->terminal) {
-        printf("Workers: %d of %d\n", event->n_workers, expected);
+        fprintf(screen->out, "Workers: %d of %d\n", event->n_workers, expected);
         screen->panel.lines = screen->expected > 0;
     } else if (begin) {
-        printf("Worker %d of %d joined: %s\n", event->n_workers, expected, who);
+        fprintf(screen->out, "Worker %d of %d joined: %s\n", event->n_workers, expected, who);
     } else {
-        printf("Worker joined: %s (%d worker%s)\n", who, event->n_workers,
-               plural(event->n_workers));
+        fprintf(screen->out, "Worker joined: %s (%d worker%s)\n", who, event->n_workers,
+                plural(event->n_workers));
     }
 }
 
@@ -244,9 +252,9 @@ static void show_resting(ShoalScreen *screen, const ShoalEvent *event) {
 
 /* What to type, or to scan, on a phone. */
 static void show_waiting(const ShoalScreen *screen, const ShoalEvent *event) {
-    print_text(event->text);
+    print_text(screen->out, event->text);
     if (event->command && screen->terminal && shoal_qr_print(event->command, screen->panel.colour))
-        printf("The same command, for a phone's camera.\n");
+        fprintf(screen->out, "The same command, for a phone's camera.\n");
 }
 
 static void show_paused(const ShoalScreen *screen, const ShoalEvent *event) {
@@ -256,16 +264,16 @@ static void show_paused(const ShoalScreen *screen, const ShoalEvent *event) {
     print_in(screen, "33", line);
 }
 
-static void show_generation(const ShoalEvent *event) {
-    printf("Generation %llu: %d worker%s\n", (unsigned long long)event->generation,
-           event->n_workers, plural(event->n_workers));
+static void show_generation(FILE *out, const ShoalEvent *event) {
+    fprintf(out, "Generation %llu: %d worker%s\n", (unsigned long long)event->generation,
+            event->n_workers, plural(event->n_workers));
 }
 
 static void show_recovered(const ShoalScreen *screen, const ShoalEvent *event) {
     int members = event->n_workers > 0 ? event->n_workers : screen->members;
     uint64_t generation = event->generation > 0 ? event->generation : screen->generation;
-    printf("Going on with %d worker%s (generation %llu), %.2f s after the loss.\n", members,
-           plural(members), (unsigned long long)generation, event->recovery_s);
+    fprintf(screen->out, "Going on with %d worker%s (generation %llu), %.2f s after the loss.\n",
+            members, plural(members), (unsigned long long)generation, event->recovery_s);
 }
 
 static void print_event(ShoalScreen *screen, const ShoalEvent *event) {
@@ -275,17 +283,17 @@ static void print_event(ShoalScreen *screen, const ShoalEvent *event) {
         break;
     case SHOAL_EVENT_ITERATION:
     case SHOAL_EVENT_LOSS:
-        print_iteration(event);
+        print_iteration(screen->out, event);
         break;
     case SHOAL_EVENT_TESTING:
-        printf("Iteration %d, Testing net (#%d)\n", event->iter, event->test_net);
+        fprintf(screen->out, "Iteration %d, Testing net (#%d)\n", event->iter, event->test_net);
         break;
     case SHOAL_EVENT_TEST:
         keep_test(screen, event);
-        print_outputs("Test", event);
+        print_outputs(screen->out, "Test", event);
         break;
     case SHOAL_EVENT_SNAPSHOT:
-        printf("Snapshotting to %s\n", event->text);
+        fprintf(screen->out, "Snapshotting to %s\n", event->text);
         break;
     case SHOAL_EVENT_JOINED:
         show_joined(screen, event);
@@ -303,15 +311,53 @@ static void print_event(ShoalScreen *screen, const ShoalEvent *event) {
         show_paused(screen, event);
         break;
     case SHOAL_EVENT_GENERATION:
-        show_generation(event);
+        show_generation(screen->out, event);
         break;
     case SHOAL_EVENT_RECOVERED:
         show_recovered(screen, event);
         break;
     default:
-        print_text(event->text);
+        print_text(screen->out, event->text);
         break;
     }
+}
+
+/* ---- a log as Caffe writes it ---- */
+
+/* What stands before each line, as glog has it (parse_log.py and its like take the time from it):
+ * level and date, time, thread, place. */
+static void print_prefix(void) {
+    struct timespec now;
+    struct tm date;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (localtime_r(&now.tv_sec, &date))
+        printf("I%02d%02d %02d:%02d:%02d.%06ld %5ld shoal] ", date.tm_mon + 1, date.tm_mday,
+               date.tm_hour, date.tm_min, date.tm_sec, now.tv_nsec / 1000, (long)getpid());
+}
+
+static void print_logged(const char *text) {
+    while (*text) {
+        size_t length = strcspn(text, "\n");
+        print_prefix();
+        fwrite(text, 1, length, stdout);
+        fputc('\n', stdout);
+        text += length + (text[length] == '\n');
+    }
+}
+
+/* People see plain lines; a file or a program gets a log. What is to be typed on other machines is
+ * for people, wherever it goes. */
+static void print_lines(ShoalScreen *screen, const ShoalEvent *event) {
+    char *text = NULL;
+    size_t size;
+    bool log = !screen->terminal && event->kind != SHOAL_EVENT_WAITING;
+    FILE *lines = log ? open_memstream(&text, &size) : NULL;
+    screen->out = lines ? lines : stdout;
+    print_event(screen, event);
+    screen->out = stdout;
+    if (lines && !fclose(lines))
+        print_logged(text);
+    free(text);
     fflush(stdout);
 }
 
@@ -326,12 +372,10 @@ void shoal_screen_show(ShoalScreen *screen, const ShoalEvent *event) {
         draw(screen, event);
         return;
     }
-    if (event->kind == SHOAL_EVENT_ITERATION && event->clipped_norm > 0 && event->displayed)
-        printf("Gradient clipping: L2 norm %g\n", event->clipped_norm);
     if (event->kind == SHOAL_EVENT_ITERATION && !event->displayed)
         return;
     clear_panel(screen);
     if (event->kind == SHOAL_EVENT_END && screen->last_panel)
         put_panel(screen->last_panel, strlen(screen->last_panel)); /* for good, below the rest */
-    print_event(screen, event);
+    print_lines(screen, event);
 }

@@ -40,6 +40,7 @@ static int run(int argc, char **argv) {
         {"iterations", SHOAL_FLAG_COUNT, &options.iterations, "N", "batches to test (default 50)"},
         {"threads", SHOAL_FLAG_COUNT, &options.engine.threads, "N",
          "threads (default: one for each of the fastest cores)"},
+        SHOAL_FLAGS_CHOICE(options.choice),
         SHOAL_FLAGS_ENGINE(options.engine),
     };
     const ShoalUsage usage = {

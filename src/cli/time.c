@@ -178,6 +178,7 @@ static ShoalStatus print_json(const ShoalTimes *times, ShoalError *err) {
 
 static int run(int argc, char **argv) {
     ShoalTimeOptions options = {.stop = shoal_cli_catch_signals()};
+    const char *phase = NULL;
     bool json = false, dummy = false;
     const ShoalFlag flags[] = {
         {"model", SHOAL_FLAG_TEXT, &options.model, "FILE", "the net, a prototxt (required)"},
@@ -193,6 +194,9 @@ static int run(int argc, char **argv) {
         {"threads", SHOAL_FLAG_COUNT, &options.engine.threads, "N",
          "threads (default: one for each of the fastest cores)"},
         {"json", SHOAL_FLAG_SWITCH, &json, NULL, "print one JSON object instead of the table"},
+        {"phase", SHOAL_FLAG_TEXT, &phase, "TRAIN|TEST",
+         "phase of the net (default TRAIN); TEST: forward\npasses only"},
+        SHOAL_FLAGS_CHOICE(options.choice),
         SHOAL_FLAGS_ENGINE(options.engine),
     };
     const ShoalUsage usage = {
@@ -214,6 +218,10 @@ static int run(int argc, char **argv) {
     options.dummy_data = dummy;
     if (!options.model)
         shoal_error_set(&error, SHOAL_ERR_ARGUMENT, "--model=FILE is missing");
+    options.phase_test = phase && !strcmp(phase, "TEST");
+    if (phase && !options.phase_test && strcmp(phase, "TRAIN"))
+        shoal_error_set(&error, SHOAL_ERR_ARGUMENT, "--phase is '%s'; there are TRAIN and TEST",
+                        phase);
     if (error.status || shoal_time(&options, &times, &error))
         return shoal_cli_fail("time", &error);
     if (json)

@@ -61,7 +61,7 @@ static ShoalStatus complete(ShoalTrainOptions *options, const ShoalOptionalText 
 static int run(int argc, char **argv) {
     ShoalTrainOptions options = {.stop = shoal_cli_catch_signals()};
     ShoalOptionalText resume = {0};
-    const char *log_json = NULL;
+    const char *log_json = NULL, *decode = NULL, *sigint = NULL, *sighup = NULL;
     bool encrypt = false;
     const ShoalFlag flags[] = {
         {"solver", SHOAL_FLAG_TEXT, &options.solver, "FILE", "the solver, a prototxt (required)"},
@@ -113,6 +113,14 @@ static int run(int argc, char **argv) {
         {"stall-timeout", SHOAL_FLAG_COUNT, &options.stall_timeout_ms, "MS",
          "milliseconds without progress after which a worker\nis lost, though it is not silent "
          "(default 30000)"},
+        SHOAL_FLAGS_CHOICE(options.choice),
+        {"decode", SHOAL_FLAG_TEXT, &decode, "exact|fast",
+         "fast: JPEGs that are made smaller are decoded smaller;\nquicker, but not the same pixels "
+         "(default: exact)"},
+        {"sigint_effect", SHOAL_FLAG_TEXT, &sigint, "EFFECT",
+         "of Ctrl-C and SIGTERM: stop (default), snapshot, none"},
+        {"sighup_effect", SHOAL_FLAG_TEXT, &sighup, "EFFECT",
+         "of SIGHUP: stop, snapshot (default), none"},
         {"log-json", SHOAL_FLAG_TEXT, &log_json, "FILE", "write events, one JSON object a line"},
     };
     const ShoalUsage usage = {
@@ -134,7 +142,12 @@ static int run(int argc, char **argv) {
         return code;
     ShoalError error = {0};
     options.encrypt = encrypt;
-    if (complete(&options, &resume, &error))
+    options.fast_decode = decode && !strcmp(decode, "fast");
+    if (decode && !options.fast_decode && strcmp(decode, "exact"))
+        shoal_error_set(&error, SHOAL_ERR_ARGUMENT, "--decode is '%s'; there are exact and fast",
+                        decode);
+    if (error.status || shoal_cli_signal_effects(sigint, sighup, &error) ||
+        complete(&options, &resume, &error))
         return shoal_cli_fail("train", &error);
     return train(&options, log_json, &error) ? shoal_cli_fail("train", &error) : SHOAL_EXIT_OK;
 }

@@ -313,6 +313,25 @@ void shoal_update_sgd(const ShoalCompute *compute, const ShoalSgdRule *rule, siz
     run_range(compute, n, 1, sgd_range, &v);
 }
 
+typedef struct Adaptive {
+    const ShoalKernels *kernels;
+    const ShoalAdaptiveRule *rule;
+    const float *g;
+    float *v, *u, *w, *step;
+} Adaptive;
+
+static void adaptive_range(const void *context, size_t begin, size_t end) {
+    const Adaptive *a = context;
+    a->kernels->update_adaptive(a->rule, end - begin, a->g + begin, a->v + begin,
+                                a->u ? a->u + begin : NULL, a->w + begin, a->step + begin);
+}
+
+void shoal_update_adaptive(const ShoalCompute *compute, const ShoalAdaptiveRule *rule, size_t n,
+                           const float *g, float *v, float *u, float *w, float *step) {
+    Adaptive a = {compute->kernels, rule, g, v, u, w, step};
+    run_range(compute, n, 1, adaptive_range, &a);
+}
+
 /* The sums give the same bits at every level, so they may take the fastest without being told. */
 static const ShoalKernels *fastest(void) {
     int level = SHOAL_CPU_LEVELS - 1;

@@ -88,6 +88,54 @@ static void SHOAL_ISA(update_sgd)(const ShoalSgdRule *rule, size_t n, const floa
 }
 #undef SHOAL_UPDATE_LOOPS
 
+#define SHOAL_ADAPTIVE_LOOP(T, BODY)                                                               \
+    {                                                                                              \
+        SHOAL_INDEPENDENT                                                                          \
+        for (size_t i = 0; i < n; i++) {                                                           \
+            const float t = (T);                                                                   \
+            float s;                                                                               \
+            BODY;                                                                                  \
+            s *= rate;                                                                             \
+            step[i] = s;                                                                           \
+            w[i] -= s;                                                                             \
+        }                                                                                          \
+    }
+
+/* The kinds for one way to get t. */
+#define SHOAL_ADAPTIVE_KINDS(T)                                                                    \
+    switch (rule->kind) {                                                                          \
+    case SHOAL_UPDATE_ADAGRAD:                                                                     \
+        SHOAL_ADAPTIVE_LOOP(T, v[i] = t * t + v[i]; s = t / (sqrtf(v[i]) + delta))                 \
+        break;                                                                                     \
+    case SHOAL_UPDATE_RMSPROP:                                                                     \
+        SHOAL_ADAPTIVE_LOOP(T, v[i] = new1 * (t * t) + old1 * v[i]; s = t / (sqrtf(v[i]) + delta)) \
+        break;                                                                                     \
+    case SHOAL_UPDATE_ADADELTA:                                                                    \
+        SHOAL_ADAPTIVE_LOOP(T, v[i] = new1 * (t * t) + old1 * v[i];                                \
+                            s = t * sqrtf((u[i] + delta) / (v[i] + delta));                        \
+                            u[i] = new1 * (s * s) + old1 * u[i])                                   \
+        break;                                                                                     \
+    case SHOAL_UPDATE_ADAM:                                                                        \
+        SHOAL_ADAPTIVE_LOOP(T, v[i] = new1 * t + old1 * v[i]; u[i] = new2 * (t * t) + old2 * u[i]; \
+                            s = v[i] / (sqrtf(u[i]) + delta))                                      \
+        break;                                                                                     \
+    }
+
+static void SHOAL_ISA(update_adaptive)(const ShoalAdaptiveRule *rule, size_t n, const float *g,
+                                       float *v, float *u, float *w, float *step) {
+    const float scale = rule->scale, rate = rule->rate, decay = rule->decay, delta = rule->delta;
+    const float old1 = rule->decay1, new1 = 1 - old1, old2 = rule->decay2, new2 = 1 - old2;
+    if (decay == 0) {
+        SHOAL_ADAPTIVE_KINDS(g[i] * scale)
+    } else if (rule->l1) {
+        SHOAL_ADAPTIVE_KINDS(g[i] * scale + decay * (float)((w[i] > 0) - (w[i] < 0)))
+    } else {
+        SHOAL_ADAPTIVE_KINDS(g[i] * scale + decay * w[i])
+    }
+}
+#undef SHOAL_ADAPTIVE_KINDS
+#undef SHOAL_ADAPTIVE_LOOP
+
 /* Defines the sum of TERM over the elements of x; in TERM `value` is x[at] as a double. */
 #define SHOAL_DEFINE_SUM(name, PARAMETERS, TERM)                                                   \
     static double SHOAL_ISA(name) PARAMETERS {                                                     \
@@ -161,10 +209,10 @@ static void SHOAL_ISA(bias_grad)(size_t rows, size_t cols, size_t stride, const 
 #define SHOAL_ELEMENTWISE_ENTRIES                                                                  \
     .relu_fwd = SHOAL_ISA(relu_fwd), .relu_bwd = SHOAL_ISA(relu_bwd), .axpy = SHOAL_ISA(axpy),     \
     .scale = SHOAL_ISA(scale), .add = SHOAL_ISA(add), .mul = SHOAL_ISA(mul),                       \
-    .update_sgd = SHOAL_ISA(update_sgd), .sumsq = SHOAL_ISA(sumsq), .sum = SHOAL_ISA(sum),         \
-    .asum = SHOAL_ISA(asum), .dot = SHOAL_ISA(dot), .spread = SHOAL_ISA(spread),                   \
-    .affine = SHOAL_ISA(affine), .normalize = SHOAL_ISA(normalize),                                \
-    .normalize_bwd = SHOAL_ISA(normalize_bwd), .bias_add = SHOAL_ISA(bias_add),                    \
-    .bias_grad = SHOAL_ISA(bias_grad), .lrn_square = SHOAL_ISA(lrn_square),                        \
-    .lrn_fwd = SHOAL_ISA(lrn_fwd), .lrn_ratio = SHOAL_ISA(lrn_ratio),                              \
-    .lrn_bwd = SHOAL_ISA(lrn_bwd)
+    .update_sgd = SHOAL_ISA(update_sgd), .update_adaptive = SHOAL_ISA(update_adaptive),            \
+    .sumsq = SHOAL_ISA(sumsq), .sum = SHOAL_ISA(sum), .asum = SHOAL_ISA(asum),                     \
+    .dot = SHOAL_ISA(dot), .spread = SHOAL_ISA(spread), .affine = SHOAL_ISA(affine),               \
+    .normalize = SHOAL_ISA(normalize), .normalize_bwd = SHOAL_ISA(normalize_bwd),                  \
+    .bias_add = SHOAL_ISA(bias_add), .bias_grad = SHOAL_ISA(bias_grad),                            \
+    .lrn_square = SHOAL_ISA(lrn_square), .lrn_fwd = SHOAL_ISA(lrn_fwd),                            \
+    .lrn_ratio = SHOAL_ISA(lrn_ratio), .lrn_bwd = SHOAL_ISA(lrn_bwd)

@@ -136,6 +136,32 @@ typedef struct ShoalSgdRule {
 void shoal_update_sgd(const ShoalCompute *compute, const ShoalSgdRule *rule, size_t n,
                       const float *g, float *h, float *w);
 
+/* The updates with a rate for each weight, as Caffe's solvers of these names compute them. After
+ * scale and decay as above, t the result, v and u the two parts of the state:
+ *   ADAGRAD   v = t*t + v                              s = rate * (t / (sqrt(v) + delta))
+ *   RMSPROP   v = (1 - decay1)*t*t + decay1*v          s = rate * (t / (sqrt(v) + delta))
+ *   ADADELTA  v = (1 - decay1)*t*t + decay1*v          d = t * sqrt((u + delta) / (v + delta))
+ *             u = (1 - decay1)*d*d + decay1*u          s = rate * d
+ *   ADAM      v = (1 - decay1)*t + decay1*v            s = rate * (v / (sqrt(u) + delta))
+ *             u = (1 - decay2)*t*t + decay2*u
+ * w -= s. Adam's rate comes with its correction. The first two do not touch u, which may be NULL.
+ * step gets s; it may be g. The same bits at every level: root and division are IEEE's, too.
+ * Duchi et al. 2011; Tieleman and Hinton 2012; Zeiler 2012; Kingma and Ba 2014. */
+typedef enum ShoalAdaptiveKind {
+    SHOAL_UPDATE_ADAGRAD,
+    SHOAL_UPDATE_RMSPROP,
+    SHOAL_UPDATE_ADADELTA,
+    SHOAL_UPDATE_ADAM
+} ShoalAdaptiveKind;
+typedef struct ShoalAdaptiveRule {
+    ShoalAdaptiveKind kind;
+    float scale, rate, decay; /* decay: of the weights */
+    float decay1, decay2, delta;
+    bool l1;
+} ShoalAdaptiveRule;
+void shoal_update_adaptive(const ShoalCompute *compute, const ShoalAdaptiveRule *rule, size_t n,
+                           const float *g, float *v, float *u, float *w, float *step);
+
 /* A tensor [outer][channels][inner] with a value per channel: NCHW with outer N, inner H * W. */
 typedef struct ShoalChannelShape {
     size_t outer, channels, inner;

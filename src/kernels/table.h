@@ -47,6 +47,8 @@ struct ShoalKernels {
     void (*add)(size_t n, const float *a, const float *b, float *y);
     void (*mul)(size_t n, const float *a, const float *b, float *y);
     void (*update_sgd)(const ShoalSgdRule *rule, size_t n, const float *g, float *h, float *w);
+    void (*update_adaptive)(const ShoalAdaptiveRule *rule, size_t n, const float *g, float *v,
+                            float *u, float *w, float *step);
     double (*sumsq)(size_t n, const float *x);
     double (*sum)(size_t n, const float *x);
     double (*asum)(size_t n, const float *x);

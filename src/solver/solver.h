@@ -14,7 +14,12 @@ typedef struct ShoalSolver ShoalSolver;
  * SHOAL_ERR_MODEL, or SHOAL_ERR_UNSUPPORTED for what this version lacks. */
 ShoalStatus shoal_solver_check(const Caffe__SolverParameter *param, ShoalError *err);
 
-/* A solver for the weights of net; both param and net must outlive it. */
+/* Parts of the state, each as large as the weights. One of them is not stored but kept for
+ * snapshot_diff: what was subtracted last (SGD has it anyway). */
+int shoal_solver_parts(const Caffe__SolverParameter *param);
+
+/* A solver for the weights of net; param, which has passed shoal_solver_check, and net must outlive
+ * it. */
 ShoalStatus shoal_solver_create(const Caffe__SolverParameter *param, ShoalNet *net,
                                 ShoalSolver **out, ShoalError *err);
 void shoal_solver_destroy(ShoalSolver *solver);
@@ -22,18 +27,20 @@ void shoal_solver_destroy(ShoalSolver *solver);
 /* Sets all gradients to 0: the begin of an iteration. */
 void shoal_solver_clear_gradients(ShoalSolver *solver);
 
-/* The end of an iteration: the gradients hold the sum over iter_size sub-batches of the global
- * batch's gradient. In this order (BVLC Caffe: SGDSolver::ApplyUpdate): clip by the global norm
- * (clip_gradients), divide by iter_size, add weight decay, momentum, subtract. *clipped_norm (may
- * be NULL) gets the norm when it was clipped, else 0. Allocates nothing. */
-void shoal_solver_update(ShoalSolver *solver, const ShoalCompute *compute, float rate,
+/* The end of iteration iter (from 0): the gradients hold the sum over iter_size sub-batches of the
+ * global batch's gradient. In this order (BVLC Caffe: SGDSolver::ApplyUpdate): clip by the global
+ * norm (clip_gradients), divide by iter_size, add weight decay, then the rule of the type,
+ * subtract. The gradients are garbage afterwards. *clipped_norm (may be NULL) gets the norm when it
+ * was clipped, else 0. Allocates nothing. */
+void shoal_solver_update(ShoalSolver *solver, const ShoalCompute *compute, int iter, float rate,
                          double *clipped_norm);
 
 /* Puts the last update (what was subtracted) where the gradients are: what Caffe stores as diff
- * with snapshot_diff. */
+ * with snapshot_diff. Only of use with that. */
 void shoal_solver_expose_update(ShoalSolver *solver);
 
-/* The state as Caffe's SolverState: iteration, current_step, name of the weights file, history.
+/* The state as Caffe's SolverState: iteration, current_step, name of the weights file, history: a
+ * blob for each weight blob, and with AdaDelta and Adam as many once more for the second part.
  * It borrows the history: free it first, with shoal_solver_proto_free. */
 ShoalStatus shoal_solver_to_proto(const ShoalSolver *solver, int iter, int current_step,
                                   const char *learned_net, Caffe__SolverState **out,
@@ -44,7 +51,9 @@ void shoal_solver_proto_free(Caffe__SolverState *proto);
 ShoalStatus shoal_solver_load_state(ShoalSolver *solver, const Caffe__SolverState *state,
                                     ShoalError *err);
 
-/* The block of state values, laid out as the weights (ShoalNetParams.data). */
+/* The state: shoal_solver_parts blocks, each laid out as the weights (ShoalNetParams.data). Weights
+ * that do not learn have 0 there (in Caffe, the types other than SGD and Nesterov gather squares of
+ * their decay, which moves nothing). */
 float *shoal_solver_history(ShoalSolver *solver, size_t *count);
 
 #endif

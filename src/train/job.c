@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/memory.h"
+#include "caffe/text.h"
 #include "collective/auth.h"
 #include "solver/solver.h"
 
@@ -60,6 +61,41 @@ static ShoalStatus copy_state(const Caffe__NetState *from, ShoalJobNet *net, Sho
         return SHOAL_OK;
     net->state = (Caffe__NetState *)shoal_caffe_copy(&from->base);
     return net->state ? SHOAL_OK : shoal_error_memory(err, "a net state", sizeof *from);
+}
+
+static Caffe__NetState *make_state(const ShoalNetChoice *choice) {
+    char text[4096];
+    int used = snprintf(text, sizeof text, "level: %d", choice->level);
+    for (const char *at = choice->stages; at && *at;) {
+        size_t length = strcspn(at, ",");
+        bool plain = strcspn(at, "'\\\n") >= length;
+        if (!plain || used + length + 16 > sizeof text)
+            return NULL;
+        if (length)
+            used += snprintf(text + used, sizeof text - (size_t)used, " stage: '%.*s'", (int)length,
+                             at);
+        at += length + (at[length] == ',');
+    }
+    ProtobufCMessage *state = NULL;
+    ShoalError err = {0};
+    if (shoal_text_parse(&caffe__net_state__descriptor, text, (size_t)used, "--stage", NULL, &state,
+                         &err))
+        return NULL;
+    return (Caffe__NetState *)state;
+}
+
+ShoalStatus shoal_job_choose(ShoalJob *job, int n, const ShoalNetChoice *choice, ShoalError *err) {
+    if (!choice->level && !(choice->stages && choice->stages[0]))
+        return SHOAL_OK;
+    Caffe__NetState *state = make_state(choice);
+    if (!state)
+        return shoal_error_set(err, SHOAL_ERR_ARGUMENT,
+                               "--stage=%.100s: expected names separated by commas",
+                               choice->stages);
+    if (job->nets[n].state)
+        caffe__net_state__free_unpacked(job->nets[n].state, NULL);
+    job->nets[n].state = state;
+    return SHOAL_OK;
 }
 
 static ShoalStatus add_net_file(ShoalJob *job, const char *path, const Caffe__NetState *state,
@@ -335,6 +371,8 @@ ShoalStatus shoal_job_load(const ShoalJobOptions *options, ShoalJob *out, ShoalE
     if (!status)
         status = add_train_net(&job, options->solver, err);
     if (!status)
+        status = shoal_job_choose(&job, 0, &options->choice, err);
+    if (!status)
         status = add_test_nets(&job, options->solver, err);
     if (!status)
         status = add_layer_files(&job, err);
@@ -357,10 +395,12 @@ ShoalStatus shoal_job_load(const ShoalJobOptions *options, ShoalJob *out, ShoalE
     return SHOAL_OK;
 }
 
-ShoalStatus shoal_job_load_net(const char *model, const char *weights, ShoalJob *out,
-                               ShoalError *err) {
+ShoalStatus shoal_job_load_net(const char *model, const char *weights, const ShoalNetChoice *choice,
+                               ShoalJob *out, ShoalError *err) {
     ShoalJob job = {.workers = 1};
     ShoalStatus status = add_net_file(&job, model, NULL, err);
+    if (!status)
+        status = shoal_job_choose(&job, 0, choice, err);
     if (!status)
         status = add_layer_files(&job, err);
     if (!status)

@@ -8,6 +8,7 @@
 #include "caffe/model.h"
 #include "data/cache.h"
 #include "data/feed.h"
+#include "shoal/shoal.h"
 #include "net/net.h"
 
 /* Everything that defines a training: solver, nets, seed, start weights and state. The coordinator
@@ -59,14 +60,17 @@ typedef struct ShoalJobOptions {
     bool may_lack_snapshot; /* then it is no error that there is none */
     int workers, hash_interval;
     bool fast_decode;
+    ShoalNetChoice choice; /* ShoalTrainOptions */
 } ShoalJobOptions;
 
 /* Loads a job. Errors name the file, line and column where there is one. */
 ShoalStatus shoal_job_load(const ShoalJobOptions *options, ShoalJob *job, ShoalError *err);
 
 /* A job of a single net, for `test` and `time`: no solver. weights may be NULL. */
-ShoalStatus shoal_job_load_net(const char *model, const char *weights, ShoalJob *job,
-                               ShoalError *err);
+ShoalStatus shoal_job_load_net(const char *model, const char *weights, const ShoalNetChoice *choice,
+                               ShoalJob *job, ShoalError *err);
+/* Gives the n-th net level and stages, if any are chosen. */
+ShoalStatus shoal_job_choose(ShoalJob *job, int n, const ShoalNetChoice *choice, ShoalError *err);
 void shoal_job_close(ShoalJob *job);
 
 /* Copies caffemodels, in their order, into nets. SHOAL_ERR_MODEL: a file does not fit, or holds

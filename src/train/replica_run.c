@@ -193,7 +193,8 @@ static ShoalStatus finish_iteration(ShoalReplica *replica, const ShoalRound *rou
     if (status)
         return status;
     uint64_t reduced = shoal_clock_ns();
-    shoal_solver_update(replica->solver, &replica->compute, round->rate, &result->clipped_norm);
+    shoal_solver_update(replica->solver, &replica->compute, round->iter, round->rate,
+                        &result->clipped_norm);
     shoal_replica_commit(replica,
                          (ShoalClusterVersion){.held = true,
                                                .updates = (uint64_t)round->iter + 1,

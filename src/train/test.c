@@ -29,8 +29,8 @@ typedef struct Test {
 
 static ShoalStatus prepare(Test *test, ShoalError *err) {
     ShoalReplicaOptions options = {.phase_test = true, .writes_files = true};
-    ShoalStatus status =
-        shoal_job_load_net(test->options->model, test->options->weights, &test->job, err);
+    ShoalStatus status = shoal_job_load_net(test->options->model, test->options->weights,
+                                            &test->options->choice, &test->job, err);
     if (!status)
         status = shoal_streams_open(&test->job, 0, CAFFE__PHASE__TEST, &test->streams, err);
     if (!status)

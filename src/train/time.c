@@ -61,11 +61,13 @@ static ShoalStatus iterate(Timer *timer, ShoalError *err) {
     if (status)
         return status;
     timer->times.forward_ms += elapsed_ms(start);
+    if (!timer->solver)
+        return SHOAL_OK;
     start = shoal_clock_ns();
     backward(timer);
     timer->times.backward_ms += elapsed_ms(start);
     start = shoal_clock_ns();
-    shoal_solver_update(timer->solver, timer->compute, UPDATE_RATE, NULL);
+    shoal_solver_update(timer->solver, timer->compute, 0, UPDATE_RATE, NULL);
     shoal_solver_clear_gradients(timer->solver);
     timer->times.update_ms += elapsed_ms(start);
     return SHOAL_OK;
@@ -183,10 +185,12 @@ static ShoalStatus make_solver(Caffe__SolverParameter *param, Timer *timer, Shoa
 
 static ShoalStatus prepare(ShoalJob *job, const ShoalTimeOptions *options, ShoalStreams *streams,
                            Timer *timer, ShoalError *err) {
-    ShoalReplicaOptions replica = {.no_solver = true, .writes_files = true};
+    ShoalReplicaOptions replica = {
+        .no_solver = true, .phase_test = options->phase_test, .writes_files = true};
     ShoalStatus status = SHOAL_OK;
     if (!options->dummy_data)
-        status = shoal_streams_open(job, 0, CAFFE__PHASE__TRAIN, streams, err);
+        status = shoal_streams_open(
+            job, 0, options->phase_test ? CAFFE__PHASE__TEST : CAFFE__PHASE__TRAIN, streams, err);
     if (!status)
         status = shoal_engine_choose(&options->engine, 0, &replica, err);
     if (!status)
@@ -206,7 +210,7 @@ static ShoalStatus time_job(ShoalJob *job, const ShoalTimeOptions *options, Time
     Caffe__SolverParameter solver;
     ShoalSlot *slot = NULL;
     ShoalStatus status = prepare(job, options, &streams, timer, err);
-    if (!status)
+    if (!status && !options->phase_test)
         status = make_solver(&solver, timer, err);
     if (!status && !(slot = shoal_slot_create(timer->replica)))
         status = shoal_error_memory(err, "a slot", sizeof(void *));
@@ -249,10 +253,12 @@ ShoalStatus shoal_time(const ShoalTimeOptions *options, ShoalTimes *times, Shoal
     if (options->dummy_data)
         status = shoal_dummy_load(options->model, options->shape, &job, timer.times.data, error);
     else
-        status = shoal_job_load_net(options->model, NULL, &job, error);
+        status = shoal_job_load_net(options->model, NULL, &options->choice, &job, error);
     if (status)
         return status;
-    if (options->batch)
+    if (options->dummy_data)
+        status = shoal_job_choose(&job, 0, &options->choice, error);
+    if (!status && options->batch)
         status = shoal_dummy_set_batch(&job, options->batch, error);
     if (!status)
         status = time_job(&job, options, &timer, error);

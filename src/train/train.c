@@ -49,6 +49,8 @@ static ShoalStatus load(const ShoalTrainOptions *options, ShoalJob *job, ShoalEr
                                    .snapshot = options->snapshot,
                                    .newest_snapshot = options->resume && !options->snapshot,
                                    .may_lack_snapshot = options->listen != NULL,
+                                   .fast_decode = options->fast_decode,
+                                   .choice = options->choice,
                                    .workers = options->workers > 0 ? options->workers : 1,
                                    .hash_interval = options->hash_interval > 0
                                                         ? options->hash_interval

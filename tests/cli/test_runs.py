@@ -18,6 +18,7 @@ from harness import BINARY, NET, SANITIZER, SOLVER, TIMEOUT_S, Case, read
 TRAIN = ("train", "--solver=solver.prototxt")
 ESCAPE = "\033"
 COLOUR = re.compile("\033\\[[0-9;]*m")
+PREFIX = r"I\d{4} \d\d:\d\d:\d\d\.\d{6} +\d+ shoal\] "
 
 NET_BODY = NET.strip()
 
@@ -104,16 +105,45 @@ class Plain(Case):
                      r"    Test net output #1: loss = %s \(\* 1 = %s loss\)" % (number, number),
                      r"Iteration 2, loss = " + number,
                      r"    Train net output #0: loss = %s \(\* 1 = %s loss\)" % (number, number),
-                     r"Iteration 2, lr = 0\.05, %s images/s" % number,
+                     r"Iteration 2, lr = 0\.05",
+                     r"    Speed: %s images/s" % number,
                      r"Snapshotting to snap_iter_4\.caffemodel",
                      r"Snapshotting to snap_iter_6\.solverstate",
                      r"Iteration 6, loss = " + number,
                      r"Optimization Done\."):
-            self.assertRegex(out, "(?m)^" + line + "$")
+            self.assertRegex(out, "(?m)^" + PREFIX + line + "$")
         self.assertNotIn("Iteration 1,", out)
         self.assertEqual(sorted(f for f in self.files() if "snap" in f),
                          ["snap_iter_4.caffemodel", "snap_iter_4.solverstate",
                           "snap_iter_6.caffemodel", "snap_iter_6.solverstate"])
+
+    def test_tools_that_read_caffes_logs(self):
+        """The columns that BVLC Caffe's parse_log.py and parse_log.sh take from a log."""
+        self.small()
+        out = self.succeeds(*TRAIN).out
+        at, rows = None, []
+        for line in out.splitlines():
+            match = re.search(r"Iteration (\d+)", line)
+            at = int(match.group(1)) if match else at
+            words = line.split()
+            if at is None:
+                continue
+            month, day = int(words[0][1:3]), int(words[0][3:])
+            hour, minute, second = words[1].split(":")
+            self.assertTrue(1 <= month <= 12 and 1 <= day <= 31)
+            self.assertTrue(int(hour) < 24 and int(minute) < 60 and float(second) < 61)
+            for kind in ("Train", "Test"):
+                match = re.search(kind + r" net output #(\d+): (\S+) = ([\.\deE+-]+)", line)
+                if match:
+                    rows.append((kind, at, match.group(2)))
+                    self.assertEqual(words[9], "=")
+                    self.assertEqual(float(words[10]), float(match.group(3)))
+            if ", loss = " in line or ", lr = " in line:
+                self.assertEqual(words[7], "=")
+                float(words[8])
+        self.assertRegex(out, r"(?m)\] Solving ")
+        for row in (("Test", 0, "accuracy"), ("Train", 2, "loss"), ("Test", 4, "loss")):
+            self.assertIn(row, rows)
 
     def test_paths_start_at_the_working_folder(self):
         self.small(solver=SOLVER.replace("net.prototxt", "models/net.prototxt")
@@ -213,7 +243,7 @@ class WaysToNameNets(Case):
             if "Testing net" in line:
                 names = []
                 found.append((int(line.split("#")[1][0]), names))
-            match = re.match(r"    Test net output #\d+: (\w+) = ", line)
+            match = re.search(r"\]     Test net output #\d+: (\w+) = ", line)
             if match:
                 names.append(match.group(1))
         return found

@@ -47,10 +47,10 @@ def sums_of(process):
     """What order_net printed: one list an iteration; None: nobody knows."""
     found, current = [], None
     for line in process.out().splitlines():
-        if line.startswith("Iteration ") and "loss" in line:
+        if "] Iteration " in line and "loss" in line:
             current = []
             found.append(current)
-        elif line.startswith("    Train net output") and ": sum = " in line:
+        elif "]     Train net output" in line and ": sum = " in line:
             value = float(line.rpartition("= ")[2])
             current.append(None if math.isnan(value) else int(value))
     return found

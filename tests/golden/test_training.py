@@ -283,6 +283,43 @@ class LenetNesterov(LenetCase, harness.Case):
     name, iterations, batch, pixels = "02-lenet-nesterov", 20, 32, 24 * 24
 
 
+class Adaptive(Clusters, Training):
+    """The types with a rate for each weight."""
+
+    workers = (3,) if golden.BRIEF else (1, 3)
+    layers = LenetCase.layers
+
+
+class LenetAdaGrad(Adaptive, harness.Case):
+    name, iterations, batch, pixels = "02-lenet-adagrad", 20, 32, 24 * 24
+
+
+class LenetRmsProp(Adaptive, harness.Case):
+    name, iterations, batch, pixels = "02-lenet-rmsprop", 20, 32, 24 * 24
+
+
+class LenetAdaDelta(Adaptive, harness.Case):
+    name, iterations, batch, pixels = "02-lenet-adadelta", 20, 32, 24 * 24
+
+
+class LenetAdam(Adaptive, harness.Case):
+    """Fused at the highest level, a ReLU or a MAX window switches in the last iterations."""
+
+    name, iterations, batch, pixels = "02-lenet-adam", 20, 32, 24 * 24
+
+    def straight(self):
+        return ["--plan=plain", "--cpu=" + self.levels()[-1]]
+
+    def check_strictly(self, folder, *flags):
+        if golden.PLANS[0][0] in flags:
+            return super().check_strictly(folder, *flags)
+        return self.check_or_switch(folder, *flags)
+
+
+class LenetAdamStep(Adaptive, harness.Case):
+    name, iterations, batch, pixels = "02-lenet-adam-step", 20, 32, 24 * 24
+
+
 class Alexnet(Clusters, Training, harness.Case):
     name, iterations, batch, pixels, slow = "06-alexnet", 20, 16, 31 * 31, True
     workers = (2, 3)
