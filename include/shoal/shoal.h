@@ -299,22 +299,17 @@ typedef struct ShoalInitOptions {
     const char *net;    /* one of shoal_init_name */
     const char *folder; /* made where it is missing */
     int force;          /* replace files that are there already */
+    int batch;          /* of all workers together; the solver is made for it; 0: the net's own */
 } ShoalInitOptions;
 
 /* Writes train_val.prototxt and solver.prototxt of a well-known net into a folder. Paths in them
  * begin with `folder` as it is given. SHOAL_ERR_IO, and nothing written, when one of the files is
- * there already. */
+ * there already. SHOAL_ERR_ARGUMENT when the net is unknown or the batch is none. */
 SHOAL_API ShoalStatus shoal_init(const ShoalInitOptions *options, ShoalError *error);
 
 /* The n-th net ("resnet50") and a line about it; NULL past the end; static storage. */
 SHOAL_API const char *shoal_init_name(int n);
 SHOAL_API const char *shoal_init_about(int n);
-
-/* ---- data ---- */
-
-/* MNIST's idx files into an LMDB of Datum, byte for byte what Caffe's convert_mnist_data writes. */
-SHOAL_API ShoalStatus shoal_convert_mnist(const char *images, const char *labels, const char *lmdb,
-                                          ShoalError *error);
 
 #ifdef __cplusplus
 }

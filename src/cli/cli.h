@@ -5,8 +5,10 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "shoal/shoal.h"
+#include "shoal/tools.h"
 
 /* The command line: one file per subcommand, each a ShoalCommand in the table of main.c. */
 
@@ -20,7 +22,11 @@ typedef struct ShoalCommand {
 
 extern const ShoalCommand shoal_command_train, shoal_command_worker, shoal_command_test,
     shoal_command_time, shoal_command_init, shoal_command_convert_mnist_data,
-    shoal_command_device_query, shoal_command_deploy, shoal_command_doctor, shoal_command_version;
+    shoal_command_convert_cifar_data, shoal_command_convert_imageset,
+    shoal_command_compute_image_mean, shoal_command_extract_features,
+    shoal_command_upgrade_net_proto_text, shoal_command_upgrade_net_proto_binary,
+    shoal_command_upgrade_solver_proto_text, shoal_command_device_query, shoal_command_deploy,
+    shoal_command_doctor, shoal_command_version;
 
 /* ---- flags.c ---- */
 
@@ -28,7 +34,7 @@ typedef enum ShoalFlagKind {
     SHOAL_FLAG_TEXT,
     SHOAL_FLAG_COUNT,   /* 0 or more */
     SHOAL_FLAG_SIZE,    /* bytes, with K, M or G for powers of 1024 */
-    SHOAL_FLAG_SWITCH,  /* takes no value */
+    SHOAL_FLAG_SWITCH,  /* alone, or as gflags has it: --name=false, --noname */
     SHOAL_FLAG_OPTIONAL /* with a value or without */
 } ShoalFlagKind;
 
@@ -80,7 +86,8 @@ typedef struct ShoalOptionalText {
 
 /* Which layers the net has; target: a ShoalNetChoice. */
 #define SHOAL_FLAGS_CHOICE(target)                                                                 \
-    {"level", SHOAL_FLAG_COUNT, &(target).level, "N", "level of the net, for include and exclude"}, \
+    {"level", SHOAL_FLAG_COUNT, &(target).level, "N",                                              \
+     "level of the net, for include and exclude"},                                                 \
     {                                                                                              \
         "stage", SHOAL_FLAG_TEXT, &(target).stages, "NAME[,NAME...]",                              \
             "stages of the net, for include and exclude"                                           \
@@ -91,18 +98,45 @@ typedef struct ShoalUsage {
     const char *purpose;  /* paragraph that opens the manual */
     const char *operands; /* "IMAGES LABELS LMDB"; NULL: none */
     int n_operands;
+    int n_optional; /* of these, at their end: may be left out, and are NULL then */
+    bool caffe;     /* a command of Caffe: takes and ignores its --gpu and the flags of its
+                       log (glog), which people have in their scripts */
     const ShoalFlag *flags;
     int n_flags;
     const char *notes; /* what follows the flags: examples; may be NULL */
 } ShoalUsage;
 
-/* Reads the flags; operands go to operands[n_operands]. Returns -1 to go on, else the exit code
+/* Reads the flags; operands go to operands[n_operands]. Notes about what is ignored go to standard
+ * error. Returns -1 to go on, else the exit code
  * (--help was asked for and printed, or an error was printed). */
 int shoal_flags_parse(const ShoalUsage *usage, int argc, char **argv, const char **operands);
 
 /* Prints an error as "shoal COMMAND: error: TEXT" and returns the exit code for it; for
  * SHOAL_ERR_STOPPED, which is none, "shoal COMMAND: TEXT" and SHOAL_EXIT_OK. */
 int shoal_cli_fail(const char *command, const ShoalError *error);
+
+/* "lmdb" is the only format of datasets; SHOAL_ERR_ARGUMENT names the flag or operand `what`. */
+ShoalStatus shoal_cli_check_backend(const char *what, const char *backend, ShoalError *error);
+
+/* The flag by which Caffe's tools choose it; target: const char **. */
+#define SHOAL_FLAG_BACKEND(target)                                                                 \
+    { "backend", SHOAL_FLAG_TEXT, target, "lmdb", "the only format there is" }
+
+/* ---- watch.c: tools at work ---- */
+
+/* Shows on standard error how far a tool is, where that is a terminal, and its notes. Ctrl-C makes
+ * it give up. */
+typedef struct ShoalCliWatch {
+    ShoalToolWatch watch; /* give this to the tool */
+    const char *command;
+    bool live, shown; /* a terminal; there is a line about the progress */
+    uint64_t next_ns; /* not before then the next one */
+} ShoalCliWatch;
+
+void shoal_cli_watch_begin(ShoalCliWatch *watch, const char *command);
+
+/* Ends the line, prints an error; returns the exit code. A tool that was stopped has failed. */
+int shoal_cli_watch_end(ShoalCliWatch *watch, const ShoalError *error);
 
 /* ---- signals.c ---- */
 

@@ -1,20 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <string.h>
-
-#include "base/error.h"
 #include "cli/cli.h"
 
 static int run(int argc, char **argv) {
     const char *operands[3], *backend = "lmdb";
-    const ShoalFlag flags[] = {
-        {"backend", SHOAL_FLAG_TEXT, &backend, "lmdb", "the only format there is"},
-    };
+    const ShoalFlag flags[] = {SHOAL_FLAG_BACKEND(&backend)};
     const ShoalUsage usage = {
         .command = "convert_mnist_data",
         .purpose = "Converts MNIST's idx files into an LMDB that `Data` layers read, byte for byte "
                    "as\nCaffe's tool of this name does.",
         .operands = "IMAGES LABELS LMDB",
         .n_operands = 3,
+        .caffe = true,
         .flags = flags,
         .n_flags = 1,
         .notes = "Example:\n  shoal convert_mnist_data train-images-idx3-ubyte "
@@ -23,12 +19,12 @@ static int run(int argc, char **argv) {
     if (code >= 0)
         return code;
     ShoalError error = {0};
-    if (strcmp(backend, "lmdb"))
-        shoal_error_set(&error, SHOAL_ERR_ARGUMENT, "--backend=%s: only lmdb is supported",
-                        backend);
-    else
-        shoal_convert_mnist(operands[0], operands[1], operands[2], &error);
-    return error.status ? shoal_cli_fail("convert_mnist_data", &error) : SHOAL_EXIT_OK;
+    if (shoal_cli_check_backend("--backend=", backend, &error))
+        return shoal_cli_fail(usage.command, &error);
+    ShoalCliWatch watch;
+    shoal_cli_watch_begin(&watch, usage.command);
+    shoal_convert_mnist(operands[0], operands[1], operands[2], &watch.watch, &error);
+    return shoal_cli_watch_end(&watch, &error);
 }
 
 const ShoalCommand shoal_command_convert_mnist_data = {

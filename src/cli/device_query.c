@@ -60,6 +60,7 @@ static int run(int argc, char **argv) {
                                   "Shows what this machine brings: processor, clusters of cores "
                                   "and which of them are\ncomputed on, memory, the levels of the "
                                   "kernels that it can run, and how they cut work\ninto tiles.",
+                              .caffe = true,
                               .flags = flags,
                               .n_flags = 1};
     int code = shoal_flags_parse(&usage, argc, argv, NULL);

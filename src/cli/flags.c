@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/error.h"
 #include "cli/cli.h"
 
 enum { MAX_FLAGS = 32, HELP_COLUMN = 28 };
@@ -38,6 +39,9 @@ static void print_manual(const ShoalUsage *usage) {
     for (int i = 0; i < usage->n_flags; i++)
         print_flag(&usage->flags[i]);
     print_flag(&(ShoalFlag){"help", SHOAL_FLAG_SWITCH, NULL, NULL, "print this page"});
+    if (usage->caffe)
+        printf("\nCaffe's -gpu and the flags of its log (-logtostderr, -minloglevel=N, ...)\n"
+               "are taken and ignored.\n");
     if (usage->notes)
         printf("\n%s", usage->notes);
 }
@@ -80,6 +84,19 @@ static int store_size(const ShoalUsage *usage, const ShoalFlag *flag, const char
     return -1;
 }
 
+/* The words that gflags has for a bool; text: NULL when none was given. */
+static int store_switch(const ShoalUsage *usage, const ShoalFlag *flag, const char *text) {
+    static const char *const WORDS[] = {"false", "0", "no", "f", "n", "true", "1", "yes", "t", "y"};
+    enum { N_WORDS = sizeof WORDS / sizeof WORDS[0] };
+    int word = N_WORDS - 1;
+    while (text && word >= 0 && strcmp(text, WORDS[word]))
+        word--;
+    if (word < 0)
+        return value_error(usage, flag, text, "true or false is expected, or nothing");
+    *(bool *)flag->value = word >= N_WORDS / 2;
+    return -1;
+}
+
 /* text: NULL when none was given. */
 static int store(const ShoalUsage *usage, const ShoalFlag *flag, const char *text) {
     switch (flag->kind) {
@@ -88,8 +105,7 @@ static int store(const ShoalUsage *usage, const ShoalFlag *flag, const char *tex
     case SHOAL_FLAG_SIZE:
         return store_size(usage, flag, text);
     case SHOAL_FLAG_SWITCH:
-        *(bool *)flag->value = true;
-        break;
+        return store_switch(usage, flag, text);
     case SHOAL_FLAG_OPTIONAL:
         *(ShoalOptionalText *)flag->value = (ShoalOptionalText){.given = true, .text = text};
         break;
@@ -102,7 +118,7 @@ static int store(const ShoalUsage *usage, const ShoalFlag *flag, const char *tex
 
 /* ---- names ---- */
 
-enum { HELP = -1, UNKNOWN = -2, AMBIGUOUS = -3 };
+enum { HELP = -1, UNKNOWN = -2, AMBIGUOUS = -3, IGNORED = -4 };
 
 static char with_dash(char c) {
     return c == '_' ? '-' : c;
@@ -115,8 +131,47 @@ static bool begins_with(const char *name, const char *start, size_t length) {
     return true;
 }
 
+static bool is_called(const char *name, const char *other, size_t length) {
+    return begins_with(name, other, length) && !name[length];
+}
+
+/* What Caffe's programs have and we do not: GPUs, and glog's flags (its logging.cc). */
+static const struct {
+    const char *name;
+    bool takes_value; /* the next argument, where there is no '=' */
+} IGNORED_FLAGS[] = {
+    {"gpu", true},         {"logtostderr", false},      {"alsologtostderr", false},
+    {"log_dir", true},     {"colorlogtostderr", false}, {"log_prefix", false},
+    {"minloglevel", true}, {"stderrthreshold", true},   {"logbuflevel", true},
+    {"logbufsecs", true},  {"max_log_size", true},      {"stop_logging_if_full_disk", false},
+    {"v", true},           {"vmodule", true},
+};
+
+/* Is it one of these? with its "no" in front, too, as gflags has it for a bool. */
+static bool is_ignored(const char *name, size_t length, bool *takes_value) {
+    for (size_t i = 0; i < sizeof IGNORED_FLAGS / sizeof IGNORED_FLAGS[0]; i++) {
+        bool value = IGNORED_FLAGS[i].takes_value;
+        *takes_value = value && !name[length];
+        if (is_called(IGNORED_FLAGS[i].name, name, length) ||
+            (!value && length > 2 && !strncmp(name, "no", 2) &&
+             is_called(IGNORED_FLAGS[i].name, name + 2, length - 2)))
+            return true;
+    }
+    return false;
+}
+
+/* The switch that "noNAME" turns off; UNKNOWN if there is none. */
+static int find_off(const ShoalUsage *usage, const char *name, size_t length) {
+    for (int i = 0; i < usage->n_flags && length > 2 && !strncmp(name, "no", 2); i++)
+        if (usage->flags[i].kind == SHOAL_FLAG_SWITCH &&
+            is_called(usage->flags[i].name, name + 2, length - 2))
+            return i;
+    return UNKNOWN;
+}
+
 /* The flag of that name, or the only one whose name begins like that. */
 static int find(const ShoalUsage *usage, const char *name, size_t length) {
+    bool takes_value;
     int found = UNKNOWN;
     if (length == 1 && name[0] == 'h')
         return HELP;
@@ -128,7 +183,7 @@ static int find(const ShoalUsage *usage, const char *name, size_t length) {
             return i;
         found = found == UNKNOWN ? i : AMBIGUOUS;
     }
-    return found;
+    return usage->caffe && is_ignored(name, length, &takes_value) ? IGNORED : found;
 }
 
 /* ---- arguments ---- */
@@ -151,6 +206,16 @@ static bool takes_next(const Arguments *a, const ShoalFlag *flag) {
     return flag->kind != SHOAL_FLAG_OPTIONAL || a->argv[a->at][0] != '-';
 }
 
+/* Says that a flag of Caffe has no effect. */
+static void ignore(Arguments *a, const char *argument, const char *name, size_t length) {
+    bool takes_value;
+    (void)is_ignored(name, length, &takes_value);
+    bool next = takes_value && a->at < a->argc;
+    fprintf(stderr, "shoal %s: %s%s%s is ignored\n", a->usage->command, argument, next ? " " : "",
+            next ? a->argv[a->at] : "");
+    a->at += next;
+}
+
 /* Returns -1 to go on, else the exit code. */
 static int take_flag(Arguments *a, const char *argument) {
     const char *name = argument + 1 + (argument[1] == '-');
@@ -160,13 +225,20 @@ static int take_flag(Arguments *a, const char *argument) {
         print_manual(a->usage);
         return SHOAL_EXIT_OK;
     }
+    if (i == IGNORED) {
+        ignore(a, argument, name, length);
+        return -1;
+    }
+    bool off = i == UNKNOWN && !name[length];
+    if (off)
+        i = find_off(a->usage, name, length);
     if (i < 0)
         return usage_error(
             a->usage, i == AMBIGUOUS ? "several flags begin like " : "unknown flag: ", argument);
     const ShoalFlag *flag = &a->usage->flags[i];
     const char *value = name[length] ? name + length + 1 : NULL;
-    if (value && flag->kind == SHOAL_FLAG_SWITCH)
-        return value_error(a->usage, flag, value, "it takes no value");
+    if (off)
+        value = "false";
     if (!value && takes_next(a, flag))
         value = a->argv[a->at++];
     if (!value && flag->kind != SHOAL_FLAG_SWITCH && flag->kind != SHOAL_FLAG_OPTIONAL)
@@ -201,8 +273,10 @@ int shoal_flags_parse(const ShoalUsage *usage, int argc, char **argv, const char
     }
     if (a.unexpected)
         return usage_error(usage, "unexpected argument: ", a.unexpected);
-    if (a.n_operands < usage->n_operands)
+    if (a.n_operands < usage->n_operands - usage->n_optional)
         return usage_error(usage, "missing arguments: ", usage->operands);
+    while (a.n_operands < usage->n_operands)
+        operands[a.n_operands++] = NULL;
     return -1;
 }
 
@@ -213,4 +287,11 @@ int shoal_cli_fail(const char *command, const ShoalError *error) {
     }
     fprintf(stderr, "shoal %s: error: %s\n", command, error->text);
     return error->status == SHOAL_ERR_ARGUMENT ? SHOAL_EXIT_USAGE : SHOAL_EXIT_FAILURE;
+}
+
+ShoalStatus shoal_cli_check_backend(const char *what, const char *backend, ShoalError *error) {
+    if (!strcmp(backend, "lmdb"))
+        return SHOAL_OK;
+    return shoal_error_set(error, SHOAL_ERR_ARGUMENT, "%s%s: only lmdb is supported", what,
+                           backend);
 }

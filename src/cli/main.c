@@ -5,11 +5,23 @@
 #include "cli/cli.h"
 
 static const ShoalCommand *const COMMANDS[] = {
-    &shoal_command_train,        &shoal_command_worker,
-    &shoal_command_deploy,       &shoal_command_doctor,
-    &shoal_command_test,         &shoal_command_time,
-    &shoal_command_init,         &shoal_command_convert_mnist_data,
-    &shoal_command_device_query, &shoal_command_version,
+    &shoal_command_train,
+    &shoal_command_worker,
+    &shoal_command_deploy,
+    &shoal_command_doctor,
+    &shoal_command_test,
+    &shoal_command_time,
+    &shoal_command_init,
+    &shoal_command_convert_imageset,
+    &shoal_command_convert_mnist_data,
+    &shoal_command_convert_cifar_data,
+    &shoal_command_compute_image_mean,
+    &shoal_command_extract_features,
+    &shoal_command_upgrade_net_proto_text,
+    &shoal_command_upgrade_net_proto_binary,
+    &shoal_command_upgrade_solver_proto_text,
+    &shoal_command_device_query,
+    &shoal_command_version,
 };
 
 enum { N_COMMANDS = sizeof COMMANDS / sizeof COMMANDS[0] };
@@ -20,7 +32,7 @@ static void print_manual(FILE *to) {
             "Trains deep neural networks from Caffe's files, in one process or on a cluster of\n"
             "phones, boards and machines.\n\nCommands:\n");
     for (int i = 0; i < N_COMMANDS; i++)
-        fprintf(to, "  %-20s %s\n", COMMANDS[i]->name, COMMANDS[i]->summary);
+        fprintf(to, "  %-26s %s\n", COMMANDS[i]->name, COMMANDS[i]->summary);
     fprintf(
         to,
         "\n`shoal COMMAND --help` is the manual of a command.\n\n"

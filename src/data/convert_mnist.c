@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "data/convert_mnist.h"
+#include "shoal/tools.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "caffe/caffe.pb-c.h"
+#include "data/watch.h"
 #include "data/writer.h"
 
 #define IMAGES_MAGIC 2051
@@ -77,7 +78,7 @@ static ShoalStatus read_idx(Idx *idx, uint32_t magic, size_t head, ShoalError *e
 }
 
 static ShoalStatus write_records(ShoalDatasetWriter *writer, const Idx *images, const Idx *labels,
-                                 ShoalConvertProgress *progress, void *context, ShoalError *err) {
+                                 const ShoalToolWatch *watch, ShoalError *err) {
     size_t pixels = (size_t)images->rows * images->columns;
     Caffe__Datum datum;
     caffe__datum__init(&datum);
@@ -98,20 +99,22 @@ static ShoalStatus write_records(ShoalDatasetWriter *writer, const Idx *images, 
         datum.label = labels->bytes[LABELS_HEAD + i];
         size_t size = caffe__datum__pack(&datum, value);
         status = shoal_dataset_writer_put(writer, key, (size_t)key_size, value, size, err);
-        if (progress && !status && ((i + 1) % PROGRESS_EVERY == 0 || i + 1 == images->count))
-            progress(context, i + 1, images->count);
+        if (!status && ((i + 1) % PROGRESS_EVERY == 0 || i + 1 == images->count)) {
+            shoal_watch_progress(watch, i + 1, images->count);
+            status = shoal_watch_stopped(watch, err);
+        }
     }
     shoal_free(value);
     return status;
 }
 
 static ShoalStatus write_dataset(const char *db_path, const Idx *images, const Idx *labels,
-                                 ShoalConvertProgress *progress, void *context, ShoalError *err) {
+                                 const ShoalToolWatch *watch, ShoalError *err) {
     ShoalDatasetWriter *writer;
     ShoalStatus status = shoal_dataset_writer_create(db_path, &writer, err);
     if (status)
         return status;
-    status = write_records(writer, images, labels, progress, context, err);
+    status = write_records(writer, images, labels, watch, err);
     if (status) {
         shoal_dataset_writer_discard(writer);
         return status;
@@ -119,9 +122,8 @@ static ShoalStatus write_dataset(const char *db_path, const Idx *images, const I
     return shoal_dataset_writer_close(writer, err);
 }
 
-ShoalStatus shoal_data_convert_mnist(const char *images_path, const char *labels_path,
-                                     const char *db_path, ShoalConvertProgress *progress,
-                                     void *context, ShoalError *err) {
+ShoalStatus shoal_convert_mnist(const char *images_path, const char *labels_path,
+                                const char *db_path, const ShoalToolWatch *watch, ShoalError *err) {
     Idx images = {.path = images_path}, labels = {.path = labels_path};
     ShoalStatus status = read_idx(&images, IMAGES_MAGIC, IMAGES_HEAD, err);
     if (!status)
@@ -132,7 +134,7 @@ ShoalStatus shoal_data_convert_mnist(const char *images_path, const char *labels
                                  " labels; they must belong together",
                                  images_path, images.count, labels_path, labels.count);
     if (!status)
-        status = write_dataset(db_path, &images, &labels, progress, context, err);
+        status = write_dataset(db_path, &images, &labels, watch, err);
     shoal_free(images.bytes);
     shoal_free(labels.bytes);
     return status;

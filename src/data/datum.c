@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "caffe/caffe.pb-c.h"
+#include "data/image_codecs.h"
 
 #define GRAIN 16 /* the alignment of what protobuf-c gets */
 
@@ -24,6 +25,8 @@ struct ShoalDatumDecoder {
     Extra *extras;
     bool out_of_memory;
     ProtobufCAllocator allocator;
+    ShoalImageDecoder *images;
+    ShoalImageBuffer planes;
 };
 
 static void *take_extra(ShoalDatumDecoder *decoder, size_t bytes) {
@@ -87,15 +90,22 @@ static void reset(ShoalDatumDecoder *decoder) {
 
 ShoalDatumDecoder *shoal_datum_decoder_create(void) {
     ShoalDatumDecoder *decoder = shoal_calloc(1, sizeof *decoder);
-    if (decoder)
-        decoder->allocator = (ProtobufCAllocator){take, give_back, decoder};
-    return decoder;
+    if (!decoder)
+        return NULL;
+    decoder->allocator = (ProtobufCAllocator){take, give_back, decoder};
+    decoder->images = shoal_image_decoder_create();
+    if (decoder->images)
+        return decoder;
+    shoal_free(decoder);
+    return NULL;
 }
 
 void shoal_datum_decoder_destroy(ShoalDatumDecoder *decoder) {
     if (!decoder)
         return;
     drop_extras(decoder);
+    shoal_image_decoder_destroy(decoder->images);
+    shoal_free(decoder->planes.bytes);
     shoal_free(decoder->block);
     shoal_free(decoder);
 }
@@ -112,12 +122,6 @@ static size_t count_values(const Caffe__Datum *message) {
 }
 
 static ShoalStatus check(const Caffe__Datum *message, const ShoalDatum *datum, ShoalError *err) {
-    if (message->encoded)
-        return shoal_error_set(err, SHOAL_ERR_UNSUPPORTED,
-                               "record %" PRIu64 " of %s: an encoded image (JPEG or PNG); this "
-                               "version reads raw Datum records only: convert the images again "
-                               "without --encoded",
-                               datum->record, datum->dataset);
     if (!datum->count)
         return shoal_error_set(err, SHOAL_ERR_DATA,
                                "record %" PRIu64 " of %s: size %d x %d x %d (channels, height, "
@@ -136,9 +140,9 @@ static ShoalStatus check(const Caffe__Datum *message, const ShoalDatum *datum, S
     return SHOAL_OK;
 }
 
-ShoalStatus shoal_datum_parse(ShoalDatumDecoder *decoder, const void *bytes, size_t size,
-                              const char *dataset, uint64_t record, ShoalDatum *out,
-                              ShoalError *err) {
+ShoalStatus shoal_datum_unpack(ShoalDatumDecoder *decoder, const void *bytes, size_t size,
+                               const char *dataset, uint64_t record, ShoalDatum *out,
+                               ShoalError *err) {
     reset(decoder);
     Caffe__Datum *message = caffe__datum__unpack(&decoder->allocator, size, bytes);
     if (!message && decoder->out_of_memory)
@@ -148,13 +152,21 @@ ShoalStatus shoal_datum_parse(ShoalDatumDecoder *decoder, const void *bytes, siz
                                "record %" PRIu64 " of %s: %zu bytes that are not a Datum message; "
                                "convert the dataset again",
                                record, dataset, size);
-    ShoalDatum datum = {.channels = message->channels,
-                        .height = message->height,
-                        .width = message->width,
-                        .label = message->label,
-                        .count = count_values(message),
-                        .dataset = dataset,
-                        .record = record};
+    ShoalDatum datum = {.label = message->label, .dataset = dataset, .record = record};
+    if (message->encoded) {
+        datum.encoded = message->data.data;
+        datum.encoded_size = message->data.len;
+        datum.floats = message->float_data;
+        datum.n_floats = message->n_float_data;
+        if (!datum.encoded) /* so that it counts as encoded; no byte of it is read */
+            datum.encoded = "";
+        *out = datum;
+        return SHOAL_OK;
+    }
+    datum.channels = message->channels;
+    datum.height = message->height;
+    datum.width = message->width;
+    datum.count = count_values(message);
     ShoalStatus status = check(message, &datum, err);
     if (status)
         return status;
@@ -164,4 +176,45 @@ ShoalStatus shoal_datum_parse(ShoalDatumDecoder *decoder, const void *bytes, siz
         datum.floats = message->float_data;
     *out = datum;
     return SHOAL_OK;
+}
+
+ShoalImageDecoder *shoal_datum_images(ShoalDatumDecoder *decoder) {
+    return decoder->images;
+}
+
+ShoalStatus shoal_datum_set_image(ShoalDatumDecoder *decoder, const ShoalImage *image,
+                                  ShoalDatum *datum, ShoalError *err) {
+    size_t count = (size_t)image->channels * (size_t)image->height * (size_t)image->width;
+    uint8_t *planes = shoal_image_buffer(&decoder->planes, count, err);
+    if (!planes)
+        return SHOAL_ERR_MEMORY;
+    shoal_image_planes(image, planes);
+    *datum = (ShoalDatum){.channels = image->channels,
+                          .height = image->height,
+                          .width = image->width,
+                          .label = datum->label,
+                          .count = count,
+                          .bytes = planes,
+                          .dataset = datum->dataset,
+                          .record = datum->record};
+    return SHOAL_OK;
+}
+
+ShoalStatus shoal_datum_parse(ShoalDatumDecoder *decoder, const void *bytes, size_t size,
+                              const char *dataset, uint64_t record, ShoalDatum *out,
+                              ShoalError *err) {
+    ShoalDatum datum;
+    ShoalStatus status = shoal_datum_unpack(decoder, bytes, size, dataset, record, &datum, err);
+    if (!status && datum.encoded) {
+        ShoalImage image;
+        status = shoal_image_decode(decoder->images, datum.encoded, datum.encoded_size,
+                                    SHOAL_IMAGE_AS_IS, &image, err);
+        if (!status)
+            status = shoal_datum_set_image(decoder, &image, &datum, err);
+        if (status)
+            shoal_error_prefix(err, "record %" PRIu64 " of %s", record, dataset);
+    }
+    if (!status)
+        *out = datum;
+    return status;
 }

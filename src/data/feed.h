@@ -47,9 +47,9 @@ void shoal_feed_destroy(ShoalFeed *feed);
 /* The shape of one sample of a top: dims[*axes], at most SHOAL_FEED_AXES. */
 void shoal_feed_shape(const ShoalFeed *feed, int top, int *axes, int *dims);
 
-/* Record `number` of the dataset as sample number `sample` of the run into tops[n_tops]: each points
- * to where the sample of that top goes. dataset: its name, for messages. Thread-safe for different
- * decoders. SHOAL_ERR_DATA names dataset and record. */
+/* Record `number` of the dataset as sample number `sample` of the run into tops[n_tops]: each
+ * points to where the sample of that top goes. dataset: its name, for messages. Thread-safe for
+ * different decoders. SHOAL_ERR_DATA names dataset and record. */
 ShoalStatus shoal_feed_stage(const ShoalFeed *feed, ShoalDatumDecoder *decoder, const char *dataset,
                              const ShoalRecord *record, uint64_t number, uint64_t sample,
                              float *const *tops, int n_tops, ShoalError *err);

@@ -30,21 +30,8 @@ typedef struct Window {
     bool mirror;
 } Window;
 
-/* Fields of Caffe's descendants that would change the samples: not to be ignored in silence. */
-static ShoalStatus check_extensions(const Caffe__TransformationParameter *param, ShoalError *err) {
-    const char *field = param->resize_param                ? "resize_param"
-                        : param->random_resize_param       ? "random_resize_param"
-                        : param->random_aspect_ratio_param ? "random_aspect_ratio_param"
-                                                           : NULL;
-    return field ? shoal_error_set(err, SHOAL_ERR_UNSUPPORTED,
-                                   "transform_param: %s is not in this version", field)
-                 : SHOAL_OK;
-}
-
 static ShoalStatus check_param(const Caffe__TransformationParameter *param,
                                const Caffe__BlobProto *mean, int channels, ShoalError *err) {
-    if (check_extensions(param, err))
-        return err->status;
     const char *file = param->mean_file;
     if ((file || mean) && param->n_mean_value)
         return shoal_error_set(err, SHOAL_ERR_MODEL,
@@ -80,44 +67,60 @@ static ShoalStatus check_crop(const Caffe__TransformationParameter *param, int h
     return SHOAL_OK;
 }
 
-/* Copies the values of a mean file, float or double, into transform->mean. */
-static ShoalStatus copy_mean(ShoalTransform *transform, const Caffe__BlobProto *blob,
-                             const char *file, size_t count, ShoalError *err) {
-    int dims[4], axes = 0;
-    ShoalStatus status = shoal_caffe_blob_shape(blob, 4, dims, &axes, err);
+ShoalStatus shoal_transform_read_mean(const Caffe__BlobProto *blob, const char *file, int dims[4],
+                                      float **values, ShoalError *err) {
+    int own[4], axes = 0;
+    ShoalStatus status = shoal_caffe_blob_shape(blob, 4, own, &axes, err);
     if (status) {
         shoal_error_prefix(err, "mean file %s", file);
         return status;
     }
     /* Caffe counts axes that are not there as 1, from the left. */
-    int full[4] = {1, 1, 1, 1};
-    for (int i = 0; i < axes; i++)
-        full[4 - axes + i] = dims[i];
-    if (full[0] != 1 || full[1] != transform->channels || full[2] != transform->height ||
-        full[3] != transform->width)
-        return shoal_error_set(err, SHOAL_ERR_DATA,
-                               "mean file %s: shape %d x %d x %d x %d; the records are 1 x %d x %d "
-                               "x %d: compute the mean of this dataset",
-                               file, full[0], full[1], full[2], full[3], transform->channels,
-                               transform->height, transform->width);
+    for (int i = 0; i < 4; i++)
+        dims[i] = i < 4 - axes ? 1 : own[i - (4 - axes)];
+    size_t count = (size_t)dims[0] * (size_t)dims[1] * (size_t)dims[2] * (size_t)dims[3];
     bool wide = blob->n_double_data > 0;
     if ((wide ? blob->n_double_data : blob->n_data) != count)
         return shoal_error_set(err, SHOAL_ERR_DATA, "mean file %s: %zu values, expected %zu", file,
                                wide ? blob->n_double_data : blob->n_data, count);
-    transform->mean = shoal_calloc(count, sizeof *transform->mean);
-    if (!transform->mean)
-        return shoal_error_memory(err, "the mean", count * sizeof *transform->mean);
+    float *mean = shoal_calloc(count, sizeof *mean);
+    if (!mean)
+        return shoal_error_memory(err, "the mean", count * sizeof *mean);
     for (size_t i = 0; i < count; i++) {
-        transform->mean[i] = wide ? (float)blob->double_data[i] : blob->data[i];
-        if (!isfinite(transform->mean[i]))
-            return shoal_error_set(err, SHOAL_ERR_DATA, "mean file %s: value %zu is not finite",
-                                   file, i);
+        mean[i] = wide ? (float)blob->double_data[i] : blob->data[i];
+        if (isfinite(mean[i]))
+            continue;
+        shoal_free(mean);
+        return shoal_error_set(err, SHOAL_ERR_DATA, "mean file %s: value %zu is not finite", file,
+                               i);
     }
+    *values = mean;
+    return SHOAL_OK;
+}
+
+/* The mean at each place of a record. */
+static ShoalStatus copy_mean(ShoalTransform *transform, const Caffe__BlobProto *blob,
+                             const char *file, ShoalError *err) {
+    int dims[4];
+    float *mean = NULL;
+    ShoalStatus status = shoal_transform_read_mean(blob, file, dims, &mean, err);
+    if (status)
+        return status;
+    if (dims[0] != 1 || dims[1] != transform->channels || dims[2] != transform->height ||
+        dims[3] != transform->width) {
+        shoal_free(mean);
+        return shoal_error_set(err, SHOAL_ERR_DATA,
+                               "mean file %s: shape %d x %d x %d x %d; the records are 1 x %d x %d "
+                               "x %d: compute the mean of this dataset",
+                               file, dims[0], dims[1], dims[2], dims[3], transform->channels,
+                               transform->height, transform->width);
+    }
+    transform->mean = mean;
     return SHOAL_OK;
 }
 
 static ShoalStatus fill(ShoalTransform *transform, const Caffe__TransformationParameter *param,
-                        const Caffe__BlobProto *mean, size_t count, ShoalError *err) {
+                        const Caffe__BlobProto *mean, ShoalError *err) {
     size_t channels = (size_t)transform->channels;
     transform->channel_mean = shoal_calloc(channels, sizeof *transform->channel_mean);
     if (!transform->channel_mean)
@@ -126,8 +129,7 @@ static ShoalStatus fill(ShoalTransform *transform, const Caffe__TransformationPa
         transform->channel_mean[c] = param->mean_value[param->n_mean_value == 1 ? 0 : c];
     if (!mean)
         return SHOAL_OK;
-    return copy_mean(transform, mean, param->mean_file ? param->mean_file : "(no name)", count,
-                     err);
+    return copy_mean(transform, mean, param->mean_file ? param->mean_file : "(no name)", err);
 }
 
 ShoalStatus shoal_transform_create(const Caffe__TransformationParameter *param, bool train,
@@ -161,7 +163,7 @@ ShoalStatus shoal_transform_create(const Caffe__TransformationParameter *param, 
                                   .channels = channels,
                                   .height = height,
                                   .width = width};
-    status = fill(transform, param, mean, count, err);
+    status = fill(transform, param, mean, err);
     if (status) {
         shoal_transform_destroy(transform);
         return status;
@@ -202,6 +204,18 @@ static ShoalStatus check_shape(const ShoalTransform *t, const ShoalDatum *d, Sho
                            t->height, t->width, t->mean ? "" : ", or give a crop_size");
 }
 
+/* At the first of the sample's numbers: the mirror. */
+static void init_rng(ShoalRng *rng, uint64_t seed, uint64_t sample_number) {
+    shoal_rng_init(rng, seed, SHOAL_RNG_TRANSFORM, 0);
+    shoal_rng_seek(rng, sample_number * DRAWS_PER_SAMPLE);
+}
+
+bool shoal_transform_mirrors(uint64_t seed, uint64_t sample_number) {
+    ShoalRng rng;
+    init_rng(&rng, seed, sample_number);
+    return shoal_rng_below(&rng, 2);
+}
+
 static Window place_window(const ShoalTransform *t, const ShoalDatum *d, uint64_t sample_number) {
     Window w = {0, 0, d->height, d->width, false};
     if (t->crop) {
@@ -213,8 +227,7 @@ static Window place_window(const ShoalTransform *t, const ShoalDatum *d, uint64_
     if (!t->mirror && !random_crop)
         return w;
     ShoalRng rng;
-    shoal_rng_init(&rng, t->seed, SHOAL_RNG_TRANSFORM, 0);
-    shoal_rng_seek(&rng, sample_number * DRAWS_PER_SAMPLE);
+    init_rng(&rng, t->seed, sample_number);
     /* The mirror is drawn even if unused: crops do not change when mirroring is switched on. */
     w.mirror = shoal_rng_below(&rng, 2) && t->mirror;
     if (random_crop) {

@@ -30,7 +30,8 @@ typedef struct ShoalTransform ShoalTransform;
  * mean_value both, a wrong number of mean_values, a crop larger than the record, force_color and
  * force_gray both, a scale or mean that is not finite), SHOAL_ERR_DATA (a mean of another shape
  * than the records), SHOAL_ERR_ARGUMENT (mean_file named but mean NULL, sizes below 1),
- * SHOAL_ERR_MEMORY. force_color and force_gray are for encoded images; raw records ignore them. */
+ * SHOAL_ERR_MEMORY. force_color, force_gray and the resizes are data/feed.h's to obey: sizes are
+ * those after them. */
 ShoalStatus shoal_transform_create(const Caffe__TransformationParameter *param, bool train,
                                    uint64_t seed, const Caffe__BlobProto *mean, int channels,
                                    int height, int width, ShoalTransform **out, ShoalError *err);
@@ -48,5 +49,14 @@ void shoal_transform_shape(const ShoalTransform *transform, int dims[3]);
  * shape; names the record; out is unchanged). */
 ShoalStatus shoal_transform_apply(const ShoalTransform *transform, const ShoalDatum *datum,
                                   uint64_t sample_number, float *out, ShoalError *err);
+
+/* Is a sample mirrored, where the layer wants that? */
+bool shoal_transform_mirrors(uint64_t seed, uint64_t sample_number);
+
+/* A mean file's shape, with axes of 1 in front, and its values: shoal_calloc storage of the caller.
+ * file: its name, for messages. Errors: SHOAL_ERR_MODEL (no blob), SHOAL_ERR_DATA,
+ * SHOAL_ERR_MEMORY. */
+ShoalStatus shoal_transform_read_mean(const Caffe__BlobProto *blob, const char *file, int dims[4],
+                                      float **values, ShoalError *err);
 
 #endif

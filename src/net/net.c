@@ -7,6 +7,14 @@
 
 /* Creation, destruction and the small questions; the rest is in the files that internal.h lists. */
 
+/* What units of several layers have planned would not hold. */
+static bool is_dynamic(const ShoalNet *net) {
+    for (int i = 0; i < net->n_layers; i++)
+        if (net->layers[i].class->flags & SHOAL_LAYER_DYNAMIC)
+            return true;
+    return false;
+}
+
 ShoalStatus shoal_net_create(const ShoalCaffeNet *model, const ShoalNetOptions *options,
                              ShoalNet **out, ShoalError *err) {
     ShoalNet *net = shoal_calloc(1, sizeof *net);
@@ -43,6 +51,8 @@ ShoalStatus shoal_net_create(const ShoalCaffeNet *model, const ShoalNetOptions *
         status = shoal_net_collect_params(net, err);
         if (!status)
             status = shoal_net_find_gradients(net, err);
+        if (is_dynamic(net))
+            net->kernels = NULL;
         if (!status)
             status = shoal_units_plan(net, err);
         if (!status)

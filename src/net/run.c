@@ -21,7 +21,12 @@ ShoalStatus shoal_layer_run_forward(ShoalNet *net, int number, const ShoalComput
             layer->tops[i]->data = layer->bottoms[0]->data;
     layer->scratch = private_memory(net, net->layer_items[3 * number], net->arena);
     layer->saved = private_memory(net, net->layer_items[3 * number + 2], net->arena);
-    return layer->class->forward ? layer->class->forward(layer, compute, err) : SHOAL_OK;
+    ShoalStatus status =
+        layer->class->forward ? layer->class->forward(layer, compute, err) : SHOAL_OK;
+    bool moves = layer->class->flags & SHOAL_LAYER_DYNAMIC;
+    for (int i = number + 1; moves && i < net->n_layers && !status; i++)
+        status = net->layers[i].class->reshape(&net->layers[i], err);
+    return status;
 }
 
 ShoalStatus shoal_net_forward_layer(ShoalNet *net, int number, const ShoalCompute *compute,

@@ -120,7 +120,7 @@ static bool fuse_pooling(ShoalNet *net, int number) {
     bool max;
     const ShoalPoolShape *shape = shoal_pooling_shape(layer, &max);
     int channels = layer->bottoms[0]->shape[1];
-    if (layer->n_tops != 1 || !is_image(layer->bottoms[0]) ||
+    if (!shape || layer->n_tops != 1 || !is_image(layer->bottoms[0]) ||
         (max && (int64_t)shape->kernel_h * shape->kernel_w > 255) ||
         (!value_of(net, layer->bottoms[0]) && !worth(net, channels, channels)))
         return false;

@@ -200,6 +200,13 @@ static int batch_of(const Caffe__LayerParameter *layer) {
     if (layer->data_param && layer->data_param->has_batch_size &&
         layer->data_param->batch_size <= INT_MAX)
         return (int)layer->data_param->batch_size;
+    uint32_t batch = layer->image_data_param    ? layer->image_data_param->batch_size
+                     : layer->window_data_param ? layer->window_data_param->batch_size
+                     : layer->hdf5_data_param   ? layer->hdf5_data_param->batch_size
+                     : layer->memory_data_param ? layer->memory_data_param->batch_size
+                                                : 0;
+    if (batch > 0 && batch <= INT_MAX)
+        return (int)batch;
     const Caffe__BlobShape *shape = NULL;
     if (layer->input_param && layer->input_param->n_shape)
         shape = layer->input_param->shape[0];

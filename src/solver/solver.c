@@ -107,9 +107,9 @@ static float clip_scale(const ShoalSolver *solver, double *clipped_norm) {
  *   larc:          r = (1 - momentum) * larc_eta * |w| / |g|; scale: rate * r, clip: min(rate, r)
  *                  (NVCaffe 0.17.4, SGDSolver::GetLocalRate and ComputeUpdateValue)
  *   local_lr_auto: r = local_gw_ratio * |w| / (|g| + weight_decay * |w|); rate * r
- *                  (Intel Caffe, SGDSolver::GetLocalRate; You, Gitman and Ginsburg 2017, equation
- * 6) g is the whole gradient without decay, after clipping and iter_size. The norms are sums in
- * double in one order, so replicas agree. */
+ *                  (Intel Caffe 1.1.6, SGDSolver::GetLocalRate; You, Gitman and Ginsburg 2017)
+ * g is the whole gradient without decay, after clipping and iter_size. The norms are sums in double
+ * in one order, so replicas agree. */
 static float rate_of(const ShoalSolver *solver, const ShoalBlob *blob, float rate, float scale) {
     const Caffe__SolverParameter *p = solver->param;
     double w = sqrt(shoal_vec_sumsq(blob->count, blob->data));

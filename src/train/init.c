@@ -86,14 +86,15 @@ static ShoalStatus check_absent(const char *path, ShoalError *err) {
                            path);
 }
 
-static ShoalStatus write_text(const char *path, const char *folder,
-                              void (*text)(FILE *out, const char *folder), ShoalError *err) {
+static ShoalStatus write_text(const char *path, const char *folder, int batch,
+                              void (*text)(FILE *out, const char *folder, int batch),
+                              ShoalError *err) {
     char *bytes = NULL;
     size_t size = 0;
     FILE *out = open_memstream(&bytes, &size);
     if (!out)
         return shoal_error_memory(err, path, 0);
-    text(out, folder);
+    text(out, folder, batch);
     bool failed = ferror(out);
     failed = fclose(out) || failed;
     ShoalStatus status =
@@ -108,6 +109,11 @@ ShoalStatus shoal_init(const ShoalInitOptions *options, ShoalError *error) {
     const ShoalInitNet *net = shoal_init_net_find(options->net);
     if (!net)
         return unknown_net(options->net, error);
+    if (options->batch < 0 || options->batch > SHOAL_INIT_MOST_BATCH)
+        return shoal_error_set(error, SHOAL_ERR_ARGUMENT,
+                               "a batch of %d; give 1 to %d images, or 0 for the net's own",
+                               options->batch, (int)SHOAL_INIT_MOST_BATCH);
+    int batch = options->batch ? options->batch : net->batch;
     char folder[PATH_BYTES], model[PATH_BYTES], solver[PATH_BYTES];
     ShoalStatus status = tidy_folder(options->folder, folder, error);
     if (status)
@@ -120,8 +126,8 @@ ShoalStatus shoal_init(const ShoalInitOptions *options, ShoalError *error) {
     if (!status && !options->force)
         status = check_absent(solver, error);
     if (!status)
-        status = write_text(model, folder, net->train_val, error);
+        status = write_text(model, folder, batch, net->train_val, error);
     if (!status)
-        status = write_text(solver, folder, net->solver, error);
+        status = write_text(solver, folder, batch, net->solver, error);
     return status;
 }

@@ -117,16 +117,24 @@ static void in_place(FILE *out, const char *name, const char *type, const char *
     top_of(out, blob);
 }
 
-void shoal_init_norm(FILE *out, const char *norm, const char *scale, const char *blob) {
+void shoal_init_norm_from(FILE *out, const char *norm, const char *scale, const char *blob,
+                          const char *factor) {
     in_place(out, norm, "BatchNorm", blob);
     fputs("  batch_norm_param { moving_average_fraction: 0.9 eps: 1e-5 }\n", out);
     end(out);
     in_place(out, scale, "Scale", blob);
     fputs("  param { lr_mult: 1 decay_mult: 0 }\n"
           "  param { lr_mult: 1 decay_mult: 0 }\n"
-          "  scale_param { bias_term: true }\n",
+          "  scale_param {",
           out);
+    if (factor)
+        fprintf(out, " filler { type: \"constant\" value: %s }", factor);
+    fputs(" bias_term: true }\n", out);
     end(out);
+}
+
+void shoal_init_norm(FILE *out, const char *norm, const char *scale, const char *blob) {
+    shoal_init_norm_from(out, norm, scale, blob, NULL);
 }
 
 void shoal_init_relu(FILE *out, const char *name, const char *blob) {

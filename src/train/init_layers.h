@@ -44,6 +44,9 @@ void shoal_init_inner_product(FILE *out, const char *name, const char *bottom, i
 /* BatchNorm and Scale, in place. The phase decides whose statistics are used: the batch's in TRAIN,
  * the averages in TEST. */
 void shoal_init_norm(FILE *out, const char *norm, const char *scale, const char *blob);
+/* With the factors that the Scale begins with; NULL: 1. */
+void shoal_init_norm_from(FILE *out, const char *norm, const char *scale, const char *blob,
+                          const char *factor);
 
 /* In place. */
 void shoal_init_relu(FILE *out, const char *name, const char *blob);

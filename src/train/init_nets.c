@@ -4,13 +4,14 @@
 #include <string.h>
 
 #include "train/init_layers.h"
+#include "train/init_recipe.h"
 
 enum { NAME_SIZE = 48 };
 
 /* ---- ImageNet ---- */
 
 /* "train_val.prototxt" begins with where the images come from. */
-static void imagenet_head(FILE *out, const char *name, const char *remark,
+static void imagenet_head(FILE *out, const char *name, const char *remark, const char *notes,
                           const ShoalInitData *data) {
     fprintf(
         out,
@@ -20,8 +21,9 @@ static void imagenet_head(FILE *out, const char *name, const char *remark,
         "# convert_imageset makes with --resize_height=256 --resize_width=256 --shuffle (here\n"
         "# without --encoded). Paths are relative to the working folder. batch_size is the\n"
         "# batch of all workers together.\n"
+        "%s"
         "name: \"%s\"\n",
-        name, remark, name);
+        name, remark, notes, name);
     shoal_init_data(out, data);
 }
 
@@ -36,43 +38,21 @@ static ShoalInitData imagenet_data(const char *folder, int batch, int crop) {
                            .means = {"104", "117", "123"}};
 }
 
-enum { IMAGENET_TRAIN = 1281167 };
-
-/* Iterations of so many passes over the training images. */
-static int imagenet_iterations(int passes, int batch) {
-    return (int)((long long)passes * IMAGENET_TRAIN / batch);
+/* Of every use of ImageNet: 50,000 images to test with, batches of 50, every 320,000 samples. */
+static ShoalInitRecipe imagenet_recipe(const char *name, int passes) {
+    return (ShoalInitRecipe){.name = name,
+                             .images = SHOAL_INIT_IMAGENET,
+                             .warm_passes = 5,
+                             .test_iter = 1000,
+                             .samples = (long long)passes * SHOAL_INIT_IMAGENET,
+                             .test_every = 320000,
+                             .show_every = 3200,
+                             .keep_every = 320000};
 }
-
-/* ---- solvers ---- */
-
-typedef struct Recipe {
-    const char *name; /* of the snapshots */
-    const char *remark;
-    int test_iter, test_interval, max_iter, display, snapshot;
-    const char *base_lr, *policy; /* policy: lines of text */
-    const char *decay;
-} Recipe;
-
-static void write_solver(FILE *out, const char *folder, const Recipe *recipe) {
-    fprintf(out, "%snet: ", recipe->remark);
-    shoal_init_quoted(out, folder, "train_val.prototxt");
-    fprintf(out,
-            "\ntest_iter: %d\ntest_interval: %d\ntest_initialization: false\n"
-            "type: \"SGD\"\nbase_lr: %s\n%smomentum: 0.9\nweight_decay: %s\n"
-            "max_iter: %d\ndisplay: %d\nsnapshot: %d\nsnapshot_prefix: ",
-            recipe->test_iter, recipe->test_interval, recipe->base_lr, recipe->policy,
-            recipe->decay, recipe->max_iter, recipe->display, recipe->snapshot);
-    shoal_init_quoted(out, folder, recipe->name);
-    fputc('\n', out);
-}
-
-#define SCALE_REMARK                                                                               \
-    "# For another batch_size, change base_lr in proportion and max_iter against it (Goyal et\n"   \
-    "# al. 2017, \"Accurate, Large Minibatch SGD\").\n"
 
 /* ---- ResNet-50 (He et al. 2015, "Deep Residual Learning", table 1) ---- */
 
-enum { RESNET_BATCH = 32, STAGES = 4 };
+enum { STAGES = 4 };
 
 typedef struct Resnet {
     bool stride_in_3x3; /* v1.5: torchvision, as in Gross and Wilber 2016; else v1: in the 1x1 */
@@ -82,21 +62,22 @@ typedef struct Resnet {
 static const ShoalInitWeights resnet_conv = {.filler = SHOAL_INIT_MSRA};
 
 /* A convolution with its normalisation: "res2a_branch2b", "bn2a_branch2b", "scale2a_branch2b". */
-static void resnet_unit(FILE *out, const char *place, const char *bottom,
-                        const ShoalInitConv *conv) {
+static void resnet_unit(FILE *out, const char *place, const char *bottom, const ShoalInitConv *conv,
+                        const char *factor) {
     char name[NAME_SIZE], norm[NAME_SIZE], scale[NAME_SIZE];
     snprintf(name, sizeof name, "res%.24s", place);
     snprintf(norm, sizeof norm, "bn%.24s", place);
     snprintf(scale, sizeof scale, "scale%.24s", place);
     shoal_init_conv(out, name, bottom, conv, &resnet_conv);
-    shoal_init_norm(out, norm, scale, name);
+    shoal_init_norm_from(out, norm, scale, name, factor);
 }
 
 static void resnet_branch(FILE *out, const char *block, char letter, const char *bottom,
                           const ShoalInitConv *conv) {
     char place[NAME_SIZE / 2], relu[NAME_SIZE];
     snprintf(place, sizeof place, "%.8s_branch2%c", block, letter);
-    resnet_unit(out, place, bottom, conv);
+    /* A block begins as nothing but its shortcut (Goyal et al. 2017, section 5.1). */
+    resnet_unit(out, place, bottom, conv, letter == 'c' ? "0" : NULL);
     if (letter == 'c')
         return;
     char blob[NAME_SIZE];
@@ -112,7 +93,7 @@ static void resnet_block(FILE *out, const Resnet *net, const char *block, int wi
     snprintf(branch[0], NAME_SIZE, "%.8s_branch1", block);
     if (project)
         resnet_unit(out, branch[0], bottom,
-                    &(ShoalInitConv){.outputs = 4 * width, .kernel = 1, .stride = stride});
+                    &(ShoalInitConv){.outputs = 4 * width, .kernel = 1, .stride = stride}, NULL);
     snprintf(branch[0], NAME_SIZE, "res%.8s_branch1", block);
     for (int i = 1; i < 4; i++)
         snprintf(branch[i], NAME_SIZE, "res%.8s_branch2%c", block, 'a' + i - 1);
@@ -156,9 +137,15 @@ static void resnet_body(FILE *out, const Resnet *net) {
     shoal_init_global_pool(out, "pool5", blob);
 }
 
-static void write_resnet(FILE *out, const char *folder, const char *remark, const Resnet *net) {
-    ShoalInitData data = imagenet_data(folder, RESNET_BATCH, 224);
-    imagenet_head(out, "ResNet-50", remark, &data);
+static void write_resnet(FILE *out, const char *folder, int batch, const char *remark,
+                         const Resnet *net) {
+    ShoalInitData data = imagenet_data(folder, batch, 224);
+    imagenet_head(
+        out, "ResNet-50", remark,
+        "# BatchNorm takes its averages over the share of one worker; Goyal et al. 2017 had 32\n"
+        "# images in each. The factors of the last Scale of a block begin with 0: at first a\n"
+        "# block is its shortcut. Factors, shifts and biases have no decay.\n",
+        &data);
     resnet_stem(out, net);
     resnet_body(out, net);
     shoal_init_inner_product(
@@ -167,49 +154,47 @@ static void write_resnet(FILE *out, const char *folder, const char *remark, cons
     shoal_init_ends(out, "fc1000", true);
 }
 
-static void resnet50_train_val(FILE *out, const char *folder) {
-    write_resnet(out, folder, " v1.5: stride in the 3x3 of a block",
+static void resnet50_train_val(FILE *out, const char *folder, int batch) {
+    write_resnet(out, folder, batch, " v1.5: stride in the 3x3 of a block",
                  &(Resnet){.stride_in_3x3 = true});
 }
 
-static void resnet50_v1_train_val(FILE *out, const char *folder) {
-    write_resnet(out, folder, " v1: stride in the first 1x1 of a block",
+static void resnet50_v1_train_val(FILE *out, const char *folder, int batch) {
+    write_resnet(out, folder, batch, " v1: stride in the first 1x1 of a block",
                  &(Resnet){.stem_bias = true});
 }
 
-static void resnet_solver(FILE *out, const char *folder, const char *name) {
-    char policy[160];
-    snprintf(policy, sizeof policy,
-             "lr_policy: \"multistep\"\ngamma: 0.1\nstepvalue: %d\nstepvalue: %d\nstepvalue: %d\n",
-             imagenet_iterations(30, RESNET_BATCH), imagenet_iterations(60, RESNET_BATCH),
-             imagenet_iterations(80, RESNET_BATCH));
-    write_solver(out, folder,
-                 &(Recipe){.name = name,
-                           .remark =
-                               "# 90 passes over the images of ILSVRC 2012; the rate falls "
-                               "to a tenth after 30, 60 and 80.\n"
-                               "# It is 0.1 for a batch of 256, so 0.0125 for 32.\n" SCALE_REMARK,
-                           .test_iter = 1000,
-                           .test_interval = 10000,
-                           .max_iter = imagenet_iterations(90, RESNET_BATCH),
-                           .display = 100,
-                           .snapshot = 10000,
-                           .base_lr = "0.0125",
-                           .policy = policy,
-                           .decay = "0.0001"});
+static void resnet_policy(FILE *out, int batch) {
+    fputs("lr_policy: \"multistep\"\ngamma: 0.1\n", out);
+    static const int passes[] = {30, 60, 80};
+    for (size_t i = 0; i < sizeof passes / sizeof passes[0]; i++)
+        fprintf(out, "stepvalue: %d\n",
+                shoal_init_iterations((long long)passes[i] * SHOAL_INIT_IMAGENET, batch));
 }
 
-static void resnet50_solver(FILE *out, const char *folder) {
-    resnet_solver(out, folder, "resnet50");
+static void resnet_solver(FILE *out, const char *folder, int batch, const char *name) {
+    ShoalInitRecipe recipe = imagenet_recipe(name, 90);
+    recipe.remark =
+        batch > SHOAL_INIT_LARS_BATCH
+            ? "# 90 passes over the images of ILSVRC 2012; the rate falls in a square to 0.\n"
+            : "# 90 passes over the images of ILSVRC 2012; the rate falls to a tenth after "
+              "30, 60 and 80.\n";
+    recipe.rate = 0.1;
+    recipe.rate_batch = 256;
+    recipe.decay = "0.0001";
+    recipe.policy = resnet_policy;
+    shoal_init_solver(out, folder, batch, &recipe);
 }
 
-static void resnet50_v1_solver(FILE *out, const char *folder) {
-    resnet_solver(out, folder, "resnet50_v1");
+static void resnet50_solver(FILE *out, const char *folder, int batch) {
+    resnet_solver(out, folder, batch, "resnet50");
+}
+
+static void resnet50_v1_solver(FILE *out, const char *folder, int batch) {
+    resnet_solver(out, folder, batch, "resnet50_v1");
 }
 
 /* ---- MobileNet-v1 (Howard et al. 2017, table 1) ---- */
-
-enum { MOBILENET_BATCH = 32 };
 
 static void mobilenet_unit(FILE *out, const char *name, const char *relu, const char *bottom,
                            const ShoalInitConv *conv, const ShoalInitWeights *weights) {
@@ -242,7 +227,7 @@ static void mobilenet_pair(FILE *out, const char *place, int channels, int outpu
     memcpy(bottom, sep, sizeof sep);
 }
 
-static void mobilenet_v1_train_val(FILE *out, const char *folder) {
+static void mobilenet_v1_train_val(FILE *out, const char *folder, int batch) {
     static const struct {
         const char *place;
         int outputs, stride;
@@ -251,11 +236,11 @@ static void mobilenet_v1_train_val(FILE *out, const char *folder) {
                  {"5_3", 512, 1}, {"5_4", 512, 1}, {"5_5", 512, 1}, {"5_6", 1024, 2},
                  {"6", 1024, 1}};
     static const ShoalInitWeights stem = {.filler = SHOAL_INIT_MSRA};
-    ShoalInitData data = imagenet_data(folder, MOBILENET_BATCH, 224);
+    ShoalInitData data = imagenet_data(folder, batch, 224);
     data.scale = "0.017";
     char blob[NAME_SIZE] = "conv1";
     int channels = 32;
-    imagenet_head(out, "MobileNet-v1", ", width 1.0", &data);
+    imagenet_head(out, "MobileNet-v1", ", width 1.0", "", &data);
     mobilenet_unit(out, "conv1", "relu1", "data",
                    &(ShoalInitConv){.outputs = channels, .kernel = 3, .stride = 2, .pad = 1},
                    &stem);
@@ -270,25 +255,25 @@ static void mobilenet_v1_train_val(FILE *out, const char *folder) {
     shoal_init_ends(out, "fc7", true);
 }
 
-static void mobilenet_v1_solver(FILE *out, const char *folder) {
-    write_solver(out, folder,
-                 &(Recipe){.name = "mobilenet_v1",
-                           .remark =
-                               "# 100 passes over the images of ILSVRC 2012, the rate falling "
-                               "in a line to 0.\n" SCALE_REMARK,
-                           .test_iter = 1000,
-                           .test_interval = 10000,
-                           .max_iter = imagenet_iterations(100, MOBILENET_BATCH),
-                           .display = 100,
-                           .snapshot = 10000,
-                           .base_lr = "0.0125",
-                           .policy = "lr_policy: \"poly\"\npower: 1\n",
-                           .decay = "0.00004"});
+static void mobilenet_policy(FILE *out, int batch) {
+    (void)batch;
+    fputs("lr_policy: \"poly\"\npower: 1\n", out);
+}
+
+static void mobilenet_v1_solver(FILE *out, const char *folder, int batch) {
+    ShoalInitRecipe recipe = imagenet_recipe("mobilenet_v1", 100);
+    recipe.remark =
+        batch > SHOAL_INIT_LARS_BATCH
+            ? "# 100 passes over the images of ILSVRC 2012, the rate falling in a square to 0.\n"
+            : "# 100 passes over the images of ILSVRC 2012, the rate falling in a line to 0.\n";
+    recipe.rate = 0.1;
+    recipe.rate_batch = 256;
+    recipe.decay = "0.00004";
+    recipe.policy = mobilenet_policy;
+    shoal_init_solver(out, folder, batch, &recipe);
 }
 
 /* ---- AlexNet (Krizhevsky et al. 2012, in the form of BVLC Caffe's models/bvlc_alexnet) ---- */
-
-enum { ALEXNET_BATCH = 256 };
 
 static void alexnet_convs(FILE *out) {
     static const struct {
@@ -316,15 +301,15 @@ static void alexnet_convs(FILE *out) {
     }
 }
 
-static void alexnet_train_val(FILE *out, const char *folder) {
+static void alexnet_train_val(FILE *out, const char *folder, int batch) {
     static const ShoalInitWeights hidden = {.filler = "type: \"gaussian\" std: 0.005",
                                             .bias = true,
                                             .bias_value = "0.1",
                                             .bias_lr = "2"};
     static const ShoalInitWeights last = {
         .filler = "type: \"gaussian\" std: 0.01", .bias = true, .bias_lr = "2"};
-    ShoalInitData data = imagenet_data(folder, ALEXNET_BATCH, 227);
-    imagenet_head(out, "AlexNet", "", &data);
+    ShoalInitData data = imagenet_data(folder, batch, 227);
+    imagenet_head(out, "AlexNet", "", "", &data);
     alexnet_convs(out);
     shoal_init_inner_product(out, "fc6", "pool5", 4096, &hidden);
     shoal_init_relu(out, "relu6", "fc6");
@@ -336,24 +321,37 @@ static void alexnet_train_val(FILE *out, const char *folder) {
     shoal_init_ends(out, "fc8", true);
 }
 
-static void alexnet_solver(FILE *out, const char *folder) {
-    write_solver(out, folder,
-                 &(Recipe){.name = "alexnet",
-                           .remark = "# About 90 passes over the images of ILSVRC 2012; the rate "
-                                     "falls to a tenth every 100,000\n# iterations.\n" SCALE_REMARK,
-                           .test_iter = 1000,
-                           .test_interval = 1000,
-                           .max_iter = 450000,
-                           .display = 20,
-                           .snapshot = 10000,
-                           .base_lr = "0.01",
-                           .policy = "lr_policy: \"step\"\ngamma: 0.1\nstepsize: 100000\n",
-                           .decay = "0.0005"});
+enum { ALEXNET_STEP = 100000 * 256 }; /* samples */
+
+static void alexnet_policy(FILE *out, int batch) {
+    fprintf(out, "lr_policy: \"step\"\ngamma: 0.1\nstepsize: %d\n",
+            shoal_init_iterations(ALEXNET_STEP, batch));
+}
+
+static void alexnet_solver(FILE *out, const char *folder, int batch) {
+    ShoalInitRecipe recipe = imagenet_recipe("alexnet", 90);
+    recipe.remark = batch > SHOAL_INIT_LARS_BATCH
+                        ? "# About 90 passes over the images of ILSVRC 2012, the rate falling in a "
+                          "square to 0.\n"
+                        : "# About 90 passes over the images of ILSVRC 2012; the rate falls to a "
+                          "tenth every 20.\n"
+                          "# Having no BatchNorm, it loses accuracy in batches of more than some "
+                          "1000 images (You et\n"
+                          "# al. 2017, section 4).\n";
+    recipe.rate = 0.01;
+    recipe.rate_batch = 256;
+    recipe.decay = "0.0005";
+    recipe.samples = 450000LL * 256;
+    recipe.test_every = 1000 * 256;
+    recipe.show_every = 20 * 256;
+    recipe.keep_every = 10000 * 256;
+    recipe.policy = alexnet_policy;
+    shoal_init_solver(out, folder, batch, &recipe);
 }
 
 /* ---- LeNet (LeCun et al. 1998, in the form of BVLC Caffe's examples/mnist) ---- */
 
-static void lenet_train_val(FILE *out, const char *folder) {
+static void lenet_train_val(FILE *out, const char *folder, int batch) {
     static const ShoalInitWeights weights = {
         .filler = SHOAL_INIT_XAVIER, .bias = true, .bias_lr = "2"};
     fputs(
@@ -365,7 +363,7 @@ static void lenet_train_val(FILE *out, const char *folder) {
     shoal_init_data(out, &(ShoalInitData){.train_lmdb = "mnist_train_lmdb",
                                           .test_lmdb = "mnist_test_lmdb",
                                           .folder = folder,
-                                          .train_batch = 64,
+                                          .train_batch = batch,
                                           .test_batch = 100,
                                           .scale = "0.00390625"});
     shoal_init_conv(out, "conv1", "data", &(ShoalInitConv){.outputs = 20, .kernel = 5}, &weights);
@@ -378,32 +376,44 @@ static void lenet_train_val(FILE *out, const char *folder) {
     shoal_init_ends(out, "ip2", false);
 }
 
-static void lenet_solver(FILE *out, const char *folder) {
-    write_solver(out, folder,
-                 &(Recipe){.name = "lenet",
+enum { LENET_BATCH = 64 };
+
+static void lenet_policy(FILE *out, int batch) {
+    fputs("lr_policy: \"inv\"\ngamma: ", out);
+    shoal_init_number(out, 0.0001 * batch / LENET_BATCH); /* of an iteration */
+    fputs("\npower: 0.75\n", out);
+}
+
+static void lenet_solver(FILE *out, const char *folder, int batch) {
+    shoal_init_solver(
+        out, folder, batch,
+        &(ShoalInitRecipe){.name = "lenet",
                            .remark = "# About 11 passes over MNIST's 60,000 images.\n",
+                           .images = 60000,
+                           .rate = 0.01,
+                           .rate_batch = LENET_BATCH,
+                           .warm_passes = 1,
+                           .decay = "0.0005",
                            .test_iter = 100,
-                           .test_interval = 500,
-                           .max_iter = 10000,
-                           .display = 100,
-                           .snapshot = 5000,
-                           .base_lr = "0.01",
-                           .policy = "lr_policy: \"inv\"\ngamma: 0.0001\npower: 0.75\n",
-                           .decay = "0.0005"});
+                           .samples = 10000 * LENET_BATCH,
+                           .test_every = 500 * LENET_BATCH,
+                           .show_every = 100 * LENET_BATCH,
+                           .keep_every = 5000 * LENET_BATCH,
+                           .policy = lenet_policy});
 }
 
 /* ---- table ---- */
 
 static const ShoalInitNet NETS[] = {
-    {"resnet50", "ResNet-50 v1.5: stride in the 3x3, as torchvision's", resnet50_train_val,
+    {"resnet50", "ResNet-50 v1.5: stride in the 3x3, as torchvision's", 32, resnet50_train_val,
      resnet50_solver},
-    {"resnet50_v1", "ResNet-50 as He et al. published it: stride in the 1x1", resnet50_v1_train_val,
-     resnet50_v1_solver},
-    {"mobilenet_v1", "MobileNet-v1, width 1.0, 224x224", mobilenet_v1_train_val,
+    {"resnet50_v1", "ResNet-50 as He et al. published it: stride in the 1x1", 32,
+     resnet50_v1_train_val, resnet50_v1_solver},
+    {"mobilenet_v1", "MobileNet-v1, width 1.0, 224x224", 32, mobilenet_v1_train_val,
      mobilenet_v1_solver},
-    {"alexnet", "AlexNet as BVLC Caffe has it: groups, LRN, 227x227", alexnet_train_val,
+    {"alexnet", "AlexNet as BVLC Caffe has it: groups, LRN, 227x227", 256, alexnet_train_val,
      alexnet_solver},
-    {"lenet", "LeNet for MNIST", lenet_train_val, lenet_solver},
+    {"lenet", "LeNet for MNIST", LENET_BATCH, lenet_train_val, lenet_solver},
 };
 
 const ShoalInitNet *shoal_init_net_at(int n) {

@@ -6,12 +6,16 @@
 
 /* The nets that `shoal init` writes, and how each is trained. */
 
-/* `folder` is what paths in the files begin with; "" for the working folder. */
+enum { SHOAL_INIT_MOST_BATCH = 65536 };
+
+/* `folder` is what paths in the files begin with; "" for the working folder. `batch` is that of all
+ * workers together, 1 to SHOAL_INIT_MOST_BATCH. */
 typedef struct ShoalInitNet {
     const char *name;
     const char *about; /* one line for the manual */
-    void (*train_val)(FILE *out, const char *folder);
-    void (*solver)(FILE *out, const char *folder);
+    int batch;         /* where none is asked for */
+    void (*train_val)(FILE *out, const char *folder, int batch);
+    void (*solver)(FILE *out, const char *folder, int batch);
 } ShoalInitNet;
 
 /* The n-th net; NULL past the end. */

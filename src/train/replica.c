@@ -164,10 +164,18 @@ static void add_needs(const ShoalNet *net, Needs *needs) {
     needs->slot = slot > needs->slot ? slot : needs->slot;
 }
 
+/* `time` has no solver of the user's. */
+static int parts_of(const ShoalJob *job) {
+    return job->solver ? shoal_solver_parts(job->solver) : 1;
+}
+
 static size_t needed_bytes(const ShoalReplica *replica, const ShoalReplicaOptions *options,
                            const Needs *needs) {
     bool solver = !options->phase_test;
-    size_t state = solver ? shoal_net_params(replica->nets[0].net).data_count * sizeof(float) : 0;
+    size_t state = 0;
+    if (solver && !shoal_size_mul(shoal_net_params(replica->nets[0].net).data_count,
+                                  sizeof(float) * (size_t)parts_of(replica->job), &state))
+        return SIZE_MAX;
     size_t slots = options->slots > 0 ? (size_t)options->slots : 1;
     size_t samples, sum;
     if (!shoal_size_mul(slots, needs->slot, &samples) ||

@@ -178,17 +178,19 @@ class BadSolver(Case):
 
     def test_policy(self):
         self.replaced('"fixed"', '"cosine"', 'lr_policy "cosine" is unknown; use fixed, step, exp, '
-                      "inv, multistep, poly or sigmoid")
+                      "inv, multistep, poly, sigmoid or multifixed")
 
     def test_policy_without_its_fields(self):
         self.replaced('"fixed"', '"step" gamma: 0.1', 'lr_policy "step" needs a stepsize above 0')
 
     def test_later_version(self):
-        self.replaced("display: 2", 'type: "Adam"',
-                      'solver type "Adam" is not in this version; "SGD" and "Nesterov" are')
+        self.replaced("display: 2", 'momentum_policy: "poly"',
+                      "momentum_policy (NVCaffe) is not in this version; leave it out")
 
     def test_unknown_type(self):
-        self.replaced("display: 2", 'type: "SDG"', 'solver type "SDG" is unknown; use "SGD" or "Nesterov"')
+        self.replaced("display: 2", 'type: "SDG"',
+                      'solver type "SDG" is unknown; use "SGD", "Nesterov", "AdaGrad", "RMSProp", '
+                      '"AdaDelta" or "Adam"')
 
     def test_no_net(self):
         self.replaced('net: "net.prototxt"', "", "exactly one of net, net_param, train_net, "
@@ -217,7 +219,7 @@ class BadSolver(Case):
 
     def test_empty(self):
         self.refused("", "solver.prototxt: lr_policy is missing; use fixed, step, exp, inv, "
-                     "multistep, poly or sigmoid")
+                     "multistep, poly, sigmoid or multifixed")
 
     def test_not_a_file(self):
         self.small()

@@ -8,7 +8,9 @@ import unittest
 
 from harness import Case, read
 
-COMMANDS = ("train", "worker", "deploy", "doctor", "test", "time", "init", "convert_mnist_data",
+COMMANDS = ("train", "worker", "deploy", "doctor", "test", "time", "init", "convert_imageset",
+            "convert_mnist_data", "convert_cifar_data", "compute_image_mean", "extract_features",
+            "upgrade_net_proto_text", "upgrade_net_proto_binary", "upgrade_solver_proto_text",
             "device_query", "version")
 CSI = "\033["
 
@@ -26,7 +28,8 @@ class Flags(Case):
                       ("-solver", "solver.prototxt", "-threads", "1"),
                       ("-solver=solver.prototxt", "-threads=1")):
             result = self.succeeds("train", *flags)
-            seen.append(re.sub(r"[0-9.e+]+ images/s", "", result.out))
+            out = re.sub(r"(?m)^I\d+ [\d:.]+ \d+ ", "", result.out)
+            seen.append(re.sub(r"[0-9.e+]+ images/s", "", out))
         self.assertEqual(len(set(seen)), 1)
         self.assertIn("Optimization Done.", seen[0])
 
@@ -71,6 +74,12 @@ class Flags(Case):
                    "convert_mnist_data --help")
         self.wrong(("convert_mnist_data", "--backend=leveldb", "images.idx", "labels.idx", "new"),
                    "shoal convert_mnist_data: error: --backend=leveldb: only lmdb is supported")
+        self.wrong(("compute_image_mean",),
+                   "shoal compute_image_mean: missing arguments: INPUT_LMDB [OUTPUT_FILE]; see: "
+                   "shoal compute_image_mean --help")
+        self.wrong(("compute_image_mean", "a", "b", "c"),
+                   "shoal compute_image_mean: unexpected argument: c; see: shoal "
+                   "compute_image_mean --help")
         self.wrong(("trian",), "shoal: unknown command: trian; see: shoal --help")
 
     def test_wrong_ones_of_clusters(self):
@@ -80,8 +89,10 @@ class Flags(Case):
         for flag in ("min-workers", "max-failures-per-hour", "stall-timeout", "heartbeat_timeout"):
             self.wrong(("train", solver, "--%s=few" % flag),
                        "shoal train: --%s=few: a whole number is expected" % flag + see)
-        self.wrong(("train", solver, "--encrypt=1"),
-                   "shoal train: --encrypt=1: it takes no value" + see)
+        for value in ("", "maybe", "2", "True"):
+            self.wrong(("train", solver, "--encrypt=" + value),
+                       "shoal train: --encrypt=%s: true or false is expected, or nothing" % value +
+                       see)
         for flag, value in (("collective", "gossip"), ("balance", "maybe"), ("wire", "fp8"), ("shuffle", "some")):
             self.fails_before_training(("train", solver, "--workers=2", "--%s=%s" % (flag, value)),
                                        value, code=2)
@@ -131,6 +142,37 @@ class Flags(Case):
         self.wrong(("train", "--=1"), "shoal train: unknown flag: --=1" + see)
         self.wrong(("train", "-"), "shoal train: unexpected argument: -" + see)
         self.assertTrue(self.succeeds("train", "-h").out.startswith("usage: shoal train"))
+
+    def test_switches_as_gflags_has_them(self):
+        convert = ("convert_imageset", "no/", "list", "db")
+        see = "; see: shoal convert_imageset --help"
+        for flag in ("--gray", "-gray", "--gray=true", "--gray=1", "--gray=y", "--nogray",
+                     "--gray=false", "--gray=no", "--nocheck_size", "--nocheck-size"):
+            self.fails_before_training(convert + (flag,), "list: cannot open")
+        self.wrong(convert + ("--nogray", "--gray"),
+                   "shoal convert_imageset: given twice: --gray" + see)
+        for flag in ("--nogray=true", "--noseed", "--nogra", "--no"):
+            self.wrong(convert + (flag,), "shoal convert_imageset: unknown flag: " + flag + see)
+
+    def test_flags_of_caffe_that_are_ignored(self):
+        self.dataset("db")
+        quiet = self.succeeds("compute_image_mean", "db").out
+        for flags, said in ((("--logtostderr",), "--logtostderr"),
+                            (("-logtostderr=1",), "-logtostderr=1"),
+                            (("--nologtostderr",), "--nologtostderr"),
+                            (("--alsologtostderr",), "--alsologtostderr"),
+                            (("--gpu=all",), "--gpu=all"), (("-gpu", "0,1"), "-gpu 0,1"),
+                            (("--minloglevel", "2"), "--minloglevel 2"),
+                            (("--v=1",), "--v=1"), (("-log-dir=/tmp",), "-log-dir=/tmp")):
+            result = self.succeeds("compute_image_mean", *flags, "db")
+            self.assertEqual(result.err,
+                             "shoal compute_image_mean: %s is ignored\n" % said)
+            self.assertEqual(result.out, quiet)
+        see = "; see: shoal %s --help"
+        self.wrong(("compute_image_mean", "--gp=0", "db"),
+                   "shoal compute_image_mean: unknown flag: --gp=0" + see % "compute_image_mean")
+        # Others than Caffe's commands know nothing of them.
+        self.wrong(("worker", "--gpu=0"), "shoal worker: unknown flag: --gpu=0" + see % "worker")
 
     def test_operands_among_flags(self):
         self.dataset("one")
@@ -262,12 +304,13 @@ class Manuals(Case):
                               "wire", "shuffle", "threads", "heartbeat_timeout", "stall-timeout",
                               "log-json"}, set(self.flags_of("train")))
         self.assertEqual(set(self.flags_of("test")),
-                         {"model", "weights", "iterations", "threads", "cpu", "plan", "winograd", "recompute",
-                          "help"})
+                         {"model", "weights", "iterations", "threads", "level", "stage", "cpu",
+                          "plan", "winograd", "recompute", "help"})
         self.assertEqual(set(self.flags_of("time")),
-                         {"model", "iterations", "batch", "dummy-data", "shape", "threads", "json",
-                          "cpu", "plan", "winograd", "recompute", "help"})
-        self.assertEqual(set(self.flags_of("init")), {"force", "help"})
+                         {"model", "phase", "iterations", "batch", "dummy-data", "shape",
+                          "threads", "json", "level", "stage", "cpu", "plan", "winograd",
+                          "recompute", "help"})
+        self.assertEqual(set(self.flags_of("init")), {"batch", "force", "help"})
         self.assertLessEqual({"join", "discover", "token", "name", "cache-dir", "cache-size",
                               "pace", "max-temp", "max-battery-temp", "min-battery",
                               "charge-limit", "rest-when", "rejoin-timeout", "threads"}, set(self.flags_of("worker")))

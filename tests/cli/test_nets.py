@@ -43,6 +43,18 @@ class Init(Case):
         self.succeeds("time", "--model=%s/train_val.prototxt" % name, "--dummy-data",
                       "--shape=1x28x28", "--batch=1", "--iterations=1")
 
+    def test_batch(self):
+        self.succeeds("init", "--batch=1024", "resnet50", "big")
+        self.assertIn("    batch_size: 1024\n", self.text("big", "train_val.prototxt"))
+        solver = self.text("big", "solver.prototxt")
+        for line in ("base_lr: 0.4", "warmup_start_lr: 0.1", "warmup_iter: 6256"):
+            self.assertIn("\n%s\n" % line, solver)
+        self.succeeds("init", "--batch=32768", "resnet50", "huge")
+        self.assertIn("\nlocal_lr_auto: true\n", self.text("huge", "solver.prototxt"))
+        self.fails(("init", "--batch=65537", "lenet", "a"),
+                   "a batch of 65537; give 1 to 65536 images, or 0 for the net's own", code=2)
+        self.fails(("init", "--batch=many", "lenet", "a"), "a whole number is expected", code=2)
+
     def test_nothing_is_overwritten(self):
         for present in FILES:
             with self.subTest(present):

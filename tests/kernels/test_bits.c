@@ -46,6 +46,35 @@ static void updates(void **state) {
     }
 }
 
+static void adaptive_updates(void **state) {
+    static float g[COUNT], v[COUNT], u[COUNT], w[COUNT], s[COUNT];
+    (void)state;
+    FOR_LEVELS(level) {
+        ShoalCompute c = check_compute(level, 0, 0);
+        memset(v, 0, sizeof v);
+        memset(u, 0, sizeof u);
+        fill(2, w);
+        for (uint32_t step = 0; step < 4 * STEPS; step++) {
+            const ShoalAdaptiveRule rule = {.kind = (ShoalAdaptiveKind)(step % 4),
+                                            .scale = 0.37f,
+                                            .rate = 0.013f,
+                                            .decay = 0.0005f,
+                                            .decay1 = 0.9f,
+                                            .decay2 = 0.999f,
+                                            .delta = 1e-6f};
+            fill(3 + step, g);
+            shoal_vec_mul(&c, COUNT, v, v, v); /* of Adam they have a sign */
+            shoal_update_adaptive(&c, &rule, COUNT, g, v, u, w, s);
+        }
+        uint64_t hash = hash_bytes(hash_bytes(hash_start, v, sizeof v), u, sizeof u);
+        hash = hash_bytes(hash_bytes(hash, w, sizeof w), s, sizeof s);
+        if (hash != 0x256706c73573e657)
+            fail_msg("%s: updates give %016llx", shoal_cpu_level_name(level),
+                     (unsigned long long)hash);
+        check_compute_close(&c);
+    }
+}
+
 static void vectors(void **state) {
     static float a[COUNT], b[COUNT], y[COUNT];
     (void)state;
@@ -71,6 +100,7 @@ static void vectors(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(updates),
+        cmocka_unit_test(adaptive_updates),
         cmocka_unit_test(vectors),
     };
     return cmocka_run_group_tests(tests, check_start, check_stop);

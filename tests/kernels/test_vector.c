@@ -192,6 +192,93 @@ static void sgd(void **state) {
         }
 }
 
+/* As kernels.h writes it, each value rounded to float before the next. */
+static float expect_adaptive(const ShoalAdaptiveRule *rule, float g, float *v, float *u, float *w) {
+    volatile float t = g * rule->scale, old1 = rule->decay1, old2 = rule->decay2, s;
+    volatile float new1 = 1 - old1, new2 = 1 - old2, a, b;
+    if (rule->decay != 0) {
+        volatile float term = rule->decay * (rule->l1 ? sign_of(*w) : *w);
+        t = t + term;
+    }
+    volatile float square = t * t, kept = *v, kept2 = u ? *u : 0;
+    bool adam = rule->kind == SHOAL_UPDATE_ADAM;
+    if (rule->kind == SHOAL_UPDATE_ADAGRAD) {
+        *v = square + kept;
+    } else {
+        a = new1 * (adam ? t : square);
+        b = old1 * kept;
+        *v = a + b;
+    }
+    if (adam) {
+        a = new2 * square;
+        b = old2 * kept2;
+        *u = a + b;
+    }
+    if (rule->kind == SHOAL_UPDATE_ADADELTA) {
+        a = kept2 + rule->delta;
+        b = *v + rule->delta;
+        a = a / b;
+        a = sqrtf(a);
+        s = t * a;
+        square = s * s;
+        a = new1 * square;
+        b = old1 * kept2;
+        *u = a + b;
+    } else {
+        a = sqrtf(adam ? *u : *v);
+        a = a + rule->delta;
+        s = (adam ? *v : t) / a;
+    }
+    s = s * rule->rate;
+    *w = *w - s;
+    return s;
+}
+
+static void check_adaptive(const ShoalAdaptiveRule *rule, Vectors *v, size_t n, bool in_place) {
+    bool two = rule->kind >= SHOAL_UPDATE_ADADELTA;
+    Array h = array_random(n), u = array_random(n), step = array_random(n);
+    for (size_t i = 0; i < n; i++) { /* sums of squares */
+        h.data[i] = fabsf(h.data[i]);
+        u.data[i] = fabsf(u.data[i]);
+    }
+    if (n > 1)
+        v->y.data[1] = v->before.data[1] = 0;
+    Array old = array_copy(&h), old2 = array_copy(&u), g = array_copy(&v->a);
+    float *out = in_place ? v->a.data : step.data;
+    shoal_update_adaptive(&v->compute, rule, n, v->a.data, h.data, two ? u.data : NULL, v->y.data,
+                          out);
+    for (size_t i = 0; i < n; i++) {
+        float s = expect_adaptive(rule, g.data[i], &old.data[i], two ? &old2.data[i] : NULL,
+                                  &v->before.data[i]);
+        assert_float(h.data[i], old.data[i]);
+        assert_float(u.data[i], old2.data[i]);
+        assert_float(v->y.data[i], v->before.data[i]);
+        assert_float(out[i], s);
+    }
+    Array *all[] = {&h, &u, &step, &old, &old2, &g};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        array_close(all[i]);
+}
+
+static void adaptive(void **state) {
+    (void)state;
+    for (int kind = SHOAL_UPDATE_ADAGRAD; kind <= SHOAL_UPDATE_ADAM; kind++)
+        for (int variant = 0; variant < 3; variant++)
+            FOR_ALL(n) {
+                const ShoalAdaptiveRule rule = {.kind = (ShoalAdaptiveKind)kind,
+                                                .scale = variant ? 1.0f / 3 : 1,
+                                                .rate = 0.013f,
+                                                .decay = variant ? 0.0005f : 0,
+                                                .decay1 = 0.9f,
+                                                .decay2 = 0.98f,
+                                                .delta = 1e-6f,
+                                                .l1 = variant == 2};
+                Vectors v = vectors_open(level, threads, n);
+                check_adaptive(&rule, &v, n, variant == 1);
+                vectors_close(&v);
+            }
+}
+
 /* Softmax of one column, and its gradient, in double. */
 static void expect_softmax(size_t classes, size_t inner, const float *x, const float *dy, double *y,
                            double *dx) {
@@ -268,6 +355,7 @@ int main(void) {
         cmocka_unit_test(long_sums),
         cmocka_unit_test(bias),
         cmocka_unit_test(sgd),
+        cmocka_unit_test(adaptive),
         cmocka_unit_test(softmax),
         cmocka_unit_test(softmax_of_large_scores),
         cmocka_unit_test(unusable_levels_have_no_table),

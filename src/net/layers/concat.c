@@ -43,6 +43,7 @@ static ShoalStatus concat_reshape(ShoalLayer *layer, ShoalError *err) {
                 shoal_blob_shape_text(layer->bottoms[i], b, sizeof b), state->axis);
         sum += layer->bottoms[i]->shape[state->axis];
     }
+    layer->whole_batch = state->axis == 0 && layer->n_bottoms > 1;
     int shape[SHOAL_MAX_AXES];
     memcpy(shape, first->shape, sizeof shape);
     shape[state->axis] = sum > INT_MAX ? INT_MAX : (int)sum; /* too large for a blob either way */

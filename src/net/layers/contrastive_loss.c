@@ -2,7 +2,8 @@
 #include "net/layers/layers.h"
 
 static ShoalStatus contrastive_loss_reshape(ShoalLayer *layer, ShoalError *err) {
-    return shoal_layer_fail(layer, SHOAL_ERR_UNSUPPORTED, err, "ContrastiveLoss is not in this version");
+    return shoal_layer_fail(layer, SHOAL_ERR_UNSUPPORTED, err,
+                            "ContrastiveLoss is not in this version");
 }
 
 const ShoalLayerClass shoal_layer_contrastive_loss_class = {

@@ -55,8 +55,9 @@ static ShoalStatus read_pair(const ShoalLayer *layer, const PairSetting *pair, i
     return status;
 }
 
-static ShoalStatus read_window(const ShoalLayer *layer, const Caffe__ConvolutionParameter *param,
-                               ShoalConvShape *shape, ShoalError *err) {
+ShoalStatus shoal_convolution_window(const ShoalLayer *layer,
+                                     const Caffe__ConvolutionParameter *param,
+                                     ShoalConvShape *shape, ShoalError *err) {
     const PairSetting kernel = {.name = "kernel",
                                 .n = param->n_kernel_size,
                                 .values = param->kernel_size,
@@ -115,9 +116,13 @@ static ShoalStatus read_outputs(const ShoalLayer *layer, const Caffe__Convolutio
     return SHOAL_OK;
 }
 
-static ShoalStatus check_bottom(const ShoalLayer *layer, const Caffe__ConvolutionParameter *param,
-                                ShoalError *err) {
+ShoalStatus shoal_convolution_check(const ShoalLayer *layer, ShoalError *err) {
+    const Caffe__ConvolutionParameter *param = layer->param->convolution_param;
     int axis = 0;
+    if (!param)
+        return shoal_layer_fail(layer, SHOAL_ERR_MODEL, err,
+                                "no convolution_param; expected one with num_output and "
+                                "kernel_size");
     ShoalStatus status = shoal_layer_axis(layer, param->axis, &axis, err);
     if (status != SHOAL_OK)
         return status;
@@ -144,15 +149,11 @@ static ShoalStatus conv_setup(ShoalLayer *layer, ShoalError *err) {
     ConvState *state = layer->state;
     ShoalConvShape *shape = &state->shape;
     const Caffe__ConvolutionParameter *param = layer->param->convolution_param;
-    if (!param)
-        return shoal_layer_fail(layer, SHOAL_ERR_MODEL, err,
-                                "no convolution_param; expected one with num_output and "
-                                "kernel_size");
-    ShoalStatus status = check_bottom(layer, param, err);
+    ShoalStatus status = shoal_convolution_check(layer, err);
     if (status != SHOAL_OK)
         return status;
     shape->channels = layer->bottoms[0]->shape[1];
-    status = read_window(layer, param, shape, err);
+    status = shoal_convolution_window(layer, param, shape, err);
     if (status == SHOAL_OK)
         status = read_outputs(layer, param, shape, err);
     if (status != SHOAL_OK)
@@ -185,6 +186,14 @@ static ShoalStatus out_size(const ShoalLayer *layer, const char *axis, int size,
     return SHOAL_OK;
 }
 
+ShoalStatus shoal_convolution_out(const ShoalLayer *layer, ShoalConvShape *shape, ShoalError *err) {
+    ShoalStatus status = out_size(layer, "height", shape->height, shape->kernel_h, shape->stride_h,
+                                  shape->pad_h, shape->dilation_h, &shape->out_height, err);
+    return status ? status
+                  : out_size(layer, "width", shape->width, shape->kernel_w, shape->stride_w,
+                             shape->pad_w, shape->dilation_w, &shape->out_width, err);
+}
+
 static ShoalStatus check_same_bottoms(const ShoalLayer *layer, ShoalError *err) {
     const ConvState *state = layer->state;
     const ShoalBlob *first = layer->bottoms[0];
@@ -212,11 +221,7 @@ static ShoalStatus conv_reshape(ShoalLayer *layer, ShoalError *err) {
     shape->batch = layer->bottoms[0]->shape[0];
     shape->height = layer->bottoms[0]->shape[2];
     shape->width = layer->bottoms[0]->shape[3];
-    status = out_size(layer, "height", shape->height, shape->kernel_h, shape->stride_h,
-                      shape->pad_h, shape->dilation_h, &shape->out_height, err);
-    if (status == SHOAL_OK)
-        status = out_size(layer, "width", shape->width, shape->kernel_w, shape->stride_w,
-                          shape->pad_w, shape->dilation_w, &shape->out_width, err);
+    status = shoal_convolution_out(layer, shape, err);
     if (status != SHOAL_OK)
         return status;
     int top[4] = {shape->batch, shape->outputs, shape->out_height, shape->out_width};

@@ -76,8 +76,8 @@ static ShoalStatus shape_top(ShoalLayer *layer, int top, ShoalError *err) {
     const ShoalLayerContext *context = layer->context;
     const FedState *state = layer->state;
     int shape[SHOAL_MAX_AXES] = {shoal_layer_share_of(layer, state->batch)}, axes = 0;
-    ShoalStatus status = context->source_shape(context->source_context, layer->param, top, &axes,
-                                               shape + 1, err);
+    ShoalStatus status =
+        context->source_shape(context->source_context, layer->param, top, &axes, shape + 1, err);
     if (status != SHOAL_OK)
         return shoal_layer_prefix(layer, status, err);
     for (int i = 1; i <= axes; i++)

@@ -27,6 +27,7 @@ static ShoalStatus flatten_reshape(ShoalLayer *layer, ShoalError *err) {
     const FlattenState *state = layer->state;
     const ShoalBlob *bottom = layer->bottoms[0];
     int shape[SHOAL_MAX_AXES], axes = 0;
+    layer->whole_batch = state->axis == 0 && state->end > 0;
     for (int i = 0; i < bottom->axes; i++)
         if (i == state->axis)
             shape[axes++] = (int)shoal_blob_count(bottom, state->axis, state->end + 1);

@@ -58,6 +58,7 @@ static ShoalStatus inner_product_reshape(ShoalLayer *layer, ShoalError *err) {
         shape[i] = bottom->shape[i];
     shape[state->axis] = state->outputs;
     state->rows = shoal_blob_count(bottom, 0, state->axis);
+    layer->whole_batch = state->axis == 0;
     layer->workspace_bytes = shoal_gemm_workspace_bytes((unsigned)layer->context->threads);
     return shoal_layer_shape_top(layer, 0, state->axis + 1, shape, err);
 }

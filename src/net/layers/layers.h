@@ -153,8 +153,17 @@ float shoal_batch_norm_eps(const ShoalLayer *layer);
 void shoal_batch_norm_stored(const ShoalLayer *layer, float *mean, float *variance);
 void shoal_batch_norm_move(const ShoalLayer *layer, const float *mean, const float *variance);
 
+/* What layers with a convolution_param have in common: checks bottom 0 (SHOAL_ERR_UNSUPPORTED unless
+ * 2-D, channels on axis 1) and that there are as many tops as bottoms; reads kernel, stride, pad and
+ * dilation; sets out_height and out_width from all else. */
+ShoalStatus shoal_convolution_check(const ShoalLayer *layer, ShoalError *err);
+ShoalStatus shoal_convolution_window(const ShoalLayer *layer,
+                                     const Caffe__ConvolutionParameter *param,
+                                     ShoalConvShape *shape, ShoalError *err);
+ShoalStatus shoal_convolution_out(const ShoalLayer *layer, ShoalConvShape *shape, ShoalError *err);
+
 /* For units of several layers: the window of a Convolution and of a Pooling layer, for the present
- * share. */
+ * share; NULL for STOCHASTIC pooling. */
 const ShoalConvShape *shoal_convolution_shape(const ShoalLayer *layer);
 const ShoalPoolShape *shoal_pooling_shape(const ShoalLayer *layer, bool *max);
 

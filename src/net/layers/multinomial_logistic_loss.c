@@ -2,7 +2,8 @@
 #include "net/layers/layers.h"
 
 static ShoalStatus multinomial_logistic_loss_reshape(ShoalLayer *layer, ShoalError *err) {
-    return shoal_layer_fail(layer, SHOAL_ERR_UNSUPPORTED, err, "MultinomialLogisticLoss is not in this version");
+    return shoal_layer_fail(layer, SHOAL_ERR_UNSUPPORTED, err,
+                            "MultinomialLogisticLoss is not in this version");
 }
 
 const ShoalLayerClass shoal_layer_multinomial_logistic_loss_class = {

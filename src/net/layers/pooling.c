@@ -3,13 +3,15 @@
 
 #include <limits.h>
 
-/* Pooling: MAX or AVE over windows of [N][C][H][W]. Output sizes are rounded up (or down, with
+/* Pooling: MAX, AVE or STOCHASTIC over windows of [N][C][H][W]. Output sizes are rounded up (or down, with
  * round_mode FLOOR); with a pad, a last window that would begin at or after size + pad is dropped.
- * MAX keeps the place of each maximum for backward; an optional second top gets it as numbers. */
+ * MAX keeps the place of each maximum for backward; an optional second top gets it as numbers.
+ * STOCHASTIC (Zeiler, Fergus 2013) takes one value of the window, each with a chance in proportion to
+ * itself; in phase TEST the mean with those weights. Values are meant to be 0 or more. */
 
 typedef struct PoolState {
     ShoalPoolShape shape;
-    bool max, global, round_down;
+    bool max, stochastic, global, round_down;
 } PoolState;
 
 static ShoalStatus fail(const ShoalLayer *layer, ShoalError *err, const char *text) {
@@ -38,6 +40,8 @@ static ShoalStatus check_fields(const ShoalLayer *layer, const Caffe__PoolingPar
 static ShoalStatus check_pads(const ShoalLayer *layer, ShoalError *err) {
     const PoolState *state = layer->state;
     const ShoalPoolShape *shape = &state->shape;
+    if (state->stochastic && (shape->pad_h || shape->pad_w))
+        return fail(layer, err, "pool STOCHASTIC goes with pad 0 only");
     if (state->global) {
         if (shape->pad_h || shape->pad_w || shape->stride_h != 1 || shape->stride_w != 1)
             return fail(layer, err, "global_pooling goes with pad 0 and stride 1 only");
@@ -83,13 +87,10 @@ static ShoalStatus read_window(const ShoalLayer *layer, const Caffe__PoolingPara
 static ShoalStatus read_method(ShoalLayer *layer, const Caffe__PoolingParameter *param,
                                ShoalError *err) {
     PoolState *state = layer->state;
-    if (param->pool == CAFFE__POOLING_PARAMETER__POOL_METHOD__STOCHASTIC)
-        return shoal_layer_fail(layer, SHOAL_ERR_UNSUPPORTED, err,
-                                "pool STOCHASTIC is not supported; expected MAX or AVE");
-    if (param->pool != CAFFE__POOLING_PARAMETER__POOL_METHOD__MAX &&
-        param->pool != CAFFE__POOLING_PARAMETER__POOL_METHOD__AVE)
+    state->stochastic = param->pool == CAFFE__POOLING_PARAMETER__POOL_METHOD__STOCHASTIC;
+    if ((unsigned)param->pool > CAFFE__POOLING_PARAMETER__POOL_METHOD__STOCHASTIC)
         return shoal_layer_fail(layer, SHOAL_ERR_MODEL, err,
-                                "pool is the unknown method %d; expected MAX or AVE",
+                                "pool is the unknown method %d; expected MAX, AVE or STOCHASTIC",
                                 (int)param->pool);
     state->max = param->pool == CAFFE__POOLING_PARAMETER__POOL_METHOD__MAX;
     state->global = param->global_pooling;
@@ -183,15 +184,96 @@ static ShoalStatus pool_reshape(ShoalLayer *layer, ShoalError *err) {
         if (status != SHOAL_OK)
             return status;
     }
-    layer->saved_bytes = state->max ? layer->tops[0]->count * sizeof(int32_t) : 0;
+    layer->saved_bytes = state->max || state->stochastic ? layer->tops[0]->count * sizeof(int32_t) : 0;
     return SHOAL_OK;
 }
+
+/* ---- stochastic ---- */
+
+typedef struct Window {
+    int top, left, bottom, right;
+} Window;
+
+static Window window_at(const ShoalPoolShape *shape, int i, int j) {
+    int top = i * shape->stride_h, left = j * shape->stride_w;
+    int bottom = top + shape->kernel_h, right = left + shape->kernel_w;
+    return (Window){top, left, bottom < shape->height ? bottom : shape->height,
+                    right < shape->width ? right : shape->width};
+}
+
+/* The sum of the window's values, and of their squares. */
+static double sum_window(const ShoalPoolShape *shape, const float *x, Window w, double *squares) {
+    double sum = 0;
+    *squares = 0;
+    for (int i = w.top; i < w.bottom; i++)
+        for (int j = w.left; j < w.right; j++) {
+            double value = (double)x[(size_t)i * (size_t)shape->width + (size_t)j];
+            sum += value;
+            *squares += value * value;
+        }
+    return sum;
+}
+
+/* The first place at which the running sum reaches so much. */
+static int32_t place_in(const ShoalPoolShape *shape, const float *x, Window w, double share) {
+    double sum = 0;
+    int32_t last = -1;
+    for (int i = w.top; i < w.bottom; i++)
+        for (int j = w.left; j < w.right; j++) {
+            last = i * shape->width + j;
+            sum += (double)x[last];
+            if (sum >= share)
+                return last;
+        }
+    return last;
+}
+
+static void draw_sample(const ShoalLayer *layer, const ShoalSampleRange *range, size_t sample,
+                        size_t planes, bool train) {
+    const PoolState *state = layer->state;
+    const ShoalPoolShape *shape = &state->shape;
+    size_t in = (size_t)shape->height * (size_t)shape->width;
+    size_t out = (size_t)shape->out_height * (size_t)shape->out_width, first = sample * planes;
+    ShoalRng rng;
+    shoal_rng_init(&rng, layer->context->seed, SHOAL_RNG_DROPOUT, (uint32_t)layer->number);
+    shoal_rng_seek(&rng, shoal_layer_sample_number(range, sample) * planes * out);
+    for (size_t p = first; p < first + planes; p++)
+        for (size_t k = 0; k < out; k++) {
+            const float *x = layer->bottoms[0]->data + p * in;
+            Window w = window_at(shape, (int)(k / (size_t)shape->out_width),
+                                 (int)(k % (size_t)shape->out_width));
+            double squares, sum = sum_window(shape, x, w, &squares);
+            float *y = layer->tops[0]->data + p * out + k;
+            if (train) {
+                int32_t place = place_in(shape, x, w, (double)shoal_rng_unit(&rng) * sum);
+                ((int32_t *)layer->saved)[p * out + k] = place;
+                *y = place < 0 ? 0 : x[place];
+            } else {
+                *y = sum > 0 ? (float)(squares / sum) : 0;
+            }
+        }
+}
+
+static void stochastic_forward(ShoalLayer *layer) {
+    const PoolState *state = layer->state;
+    bool train = layer->context->phase == CAFFE__PHASE__TRAIN;
+    ShoalSampleRange range = shoal_layer_sample_range(layer, layer->tops[0]->count, true);
+    size_t planes = (size_t)state->shape.planes / range.samples;
+    for (size_t n = 0; n < range.samples; n++)
+        draw_sample(layer, &range, n, planes, train);
+}
+
+/* ---- passes ---- */
 
 static ShoalStatus pool_forward(ShoalLayer *layer, const ShoalCompute *compute, ShoalError *err) {
     (void)err;
     const PoolState *state = layer->state;
     const float *x = layer->bottoms[0]->data;
     float *y = layer->tops[0]->data;
+    if (state->stochastic) {
+        stochastic_forward(layer);
+        return SHOAL_OK;
+    }
     if (!state->max) {
         shoal_pool_ave_fwd(compute, &state->shape, x, y);
         return SHOAL_OK;
@@ -209,7 +291,7 @@ static void pool_backward(ShoalLayer *layer, const ShoalCompute *compute) {
         return;
     const float *dy = layer->tops[0]->diff;
     float *dx = layer->bottoms[0]->diff;
-    if (state->max)
+    if (state->max || state->stochastic)
         shoal_pool_max_bwd(compute, &state->shape, dy, layer->saved, dx);
     else
         shoal_pool_ave_bwd(compute, &state->shape, dy, dx);
@@ -218,7 +300,7 @@ static void pool_backward(ShoalLayer *layer, const ShoalCompute *compute) {
 const ShoalPoolShape *shoal_pooling_shape(const ShoalLayer *layer, bool *max) {
     const PoolState *state = layer->state;
     *max = state->max;
-    return &state->shape;
+    return state->stochastic ? NULL : &state->shape;
 }
 
 const ShoalLayerClass shoal_layer_pooling_class = {

@@ -1,15 +1,93 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "net/layers/layers.h"
 
+#include <string.h>
+
+/* PReLU (He et al. 2015): y = x where x > 0, else slope * x. The slope is a weight: one for each
+ * channel (axis 1), or one for all; 0.25 by default. In place, x is kept for backward. */
+
+typedef struct PreluState {
+    size_t outer, channels, inner;
+    bool shared;
+    Caffe__FillerParameter quarter;
+} PreluState;
+
+static ShoalStatus prelu_setup(ShoalLayer *layer, ShoalError *err) {
+    PreluState *state = layer->state;
+    const Caffe__PReLUParameter *param = layer->param->prelu_param;
+    const ShoalBlob *bottom = layer->bottoms[0];
+    if (bottom->axes < 2)
+        return shoal_layer_fail(layer, SHOAL_ERR_MODEL, err,
+                                "bottom '%s' has %d axes; expected 2 or more, with the channels on "
+                                "axis 1",
+                                bottom->name, bottom->axes);
+    state->shared = param && param->channel_shared;
+    caffe__filler_parameter__init(&state->quarter);
+    state->quarter.value = 0.25f;
+    return shoal_layer_declare(layer, state->shared ? 0 : 1, &bottom->shape[1],
+                               param && param->filler ? param->filler : &state->quarter, err);
+}
+
 static ShoalStatus prelu_reshape(ShoalLayer *layer, ShoalError *err) {
-    return shoal_layer_fail(layer, SHOAL_ERR_UNSUPPORTED, err, "PReLU is not in this version");
+    PreluState *state = layer->state;
+    const ShoalBlob *bottom = layer->bottoms[0];
+    state->outer = (size_t)bottom->shape[0];
+    state->channels = (size_t)bottom->shape[1];
+    state->inner = shoal_blob_count(bottom, 2, bottom->axes);
+    layer->saved_bytes = layer->tops[0] == bottom ? bottom->count * sizeof(float) : 0;
+    return shoal_layer_shape_top_like(layer, 0, bottom, err);
+}
+
+static ShoalStatus prelu_forward(ShoalLayer *layer, const ShoalCompute *compute, ShoalError *err) {
+    (void)compute;
+    (void)err;
+    const PreluState *state = layer->state;
+    const float *x = layer->bottoms[0]->data, *slopes = layer->params[0]->blob.data;
+    float *y = layer->tops[0]->data;
+    if (layer->saved_bytes)
+        memcpy(layer->saved, x, layer->saved_bytes);
+    for (size_t row = 0; row < state->outer * state->channels; row++) {
+        float slope = slopes[state->shared ? 0 : row % state->channels];
+        for (size_t i = row * state->inner; i < (row + 1) * state->inner; i++)
+            y[i] = x[i] > 0 ? x[i] : slope * x[i];
+    }
+    return SHOAL_OK;
+}
+
+static void prelu_backward(ShoalLayer *layer, const ShoalCompute *compute) {
+    (void)compute;
+    const PreluState *state = layer->state;
+    const float *x = layer->saved_bytes ? layer->saved : layer->bottoms[0]->data;
+    const float *dy = layer->tops[0]->diff, *slopes = layer->params[0]->blob.data;
+    ShoalParam *weight = layer->params[0];
+    float *dx = layer->bottoms[0]->diff;
+    for (size_t c = 0; c < state->channels; c++) {
+        float slope = slopes[state->shared ? 0 : c];
+        double sum = 0;
+        for (size_t n = 0; n < state->outer; n++) {
+            size_t at = (n * state->channels + c) * state->inner;
+            for (size_t i = at; i < at + state->inner; i++) {
+                if (!(x[i] > 0))
+                    sum += (double)dy[i] * (double)x[i];
+                if (layer->propagate[0])
+                    dx[i] = x[i] > 0 ? dy[i] : slope * dy[i];
+            }
+        }
+        if (weight->learns)
+            weight->blob.diff[state->shared ? 0 : c] += (float)sum;
+    }
 }
 
 const ShoalLayerClass shoal_layer_prelu_class = {
     .type = "PReLU",
-    .min_bottoms = 0,
-    .max_bottoms = -1,
-    .min_tops = 0,
-    .max_tops = -1,
+    .flags = SHOAL_LAYER_IN_PLACE | SHOAL_LAYER_BWD_NO_TOP,
+    .min_bottoms = 1,
+    .max_bottoms = 1,
+    .min_tops = 1,
+    .max_tops = 1,
+    .state_bytes = sizeof(PreluState),
+    .setup = prelu_setup,
     .reshape = prelu_reshape,
+    .forward = prelu_forward,
+    .backward = prelu_backward,
 };

@@ -50,6 +50,7 @@ static ShoalStatus scale_setup(ShoalLayer *layer, ShoalError *err) {
     ShoalStatus status = shoal_layer_axis(layer, axis_of(layer), &axis, err);
     if (!status)
         status = weight_axes(layer, axis, &axes, err);
+    layer->whole_batch = axis == 0 && axes > 0;
     if (!status)
         status = shoal_layer_declare(layer, axes, bottom->shape + axis,
                                      param && param->filler ? param->filler : &state->one, err);

@@ -2,7 +2,8 @@
 #include "net/layers/layers.h"
 
 static ShoalStatus sigmoid_cross_entropy_loss_reshape(ShoalLayer *layer, ShoalError *err) {
-    return shoal_layer_fail(layer, SHOAL_ERR_UNSUPPORTED, err, "SigmoidCrossEntropyLoss is not in this version");
+    return shoal_layer_fail(layer, SHOAL_ERR_UNSUPPORTED, err,
+                            "SigmoidCrossEntropyLoss is not in this version");
 }
 
 const ShoalLayerClass shoal_layer_sigmoid_cross_entropy_loss_class = {

@@ -15,6 +15,7 @@ static ShoalStatus softmax_reshape(ShoalLayer *layer, ShoalError *err) {
     ShoalStatus status = shoal_layer_axis(layer, param ? param->axis : 1, &axis, err);
     if (status != SHOAL_OK)
         return status;
+    layer->whole_batch = axis == 0;
     state->outer = shoal_blob_count(bottom, 0, axis);
     state->classes = (size_t)bottom->shape[axis];
     state->inner = shoal_blob_count(bottom, axis + 1, bottom->axes);

@@ -1,33 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "net/layers/layers.h"
+#include "net/layers/neuron.h"
 
 #include <math.h>
 
-/* TanH: y = tanh(x); in place or not. dx = dy * (1 - y^2). */
+/* TanH: y = tanh(x), dx = dy * (1 - y^2). */
 
-static ShoalStatus tanh_reshape(ShoalLayer *layer, ShoalError *err) {
-    return shoal_layer_shape_top_like(layer, 0, layer->bottoms[0], err);
+static void forward_part(const void *state, size_t n, const float *x, float *y) {
+    (void)state;
+    for (size_t i = 0; i < n; i++)
+        y[i] = tanhf(x[i]);
 }
 
-static ShoalStatus tanh_forward(ShoalLayer *layer, const ShoalCompute *compute, ShoalError *err) {
-    (void)compute;
-    (void)err;
-    const ShoalBlob *x = layer->bottoms[0];
-    float *y = layer->tops[0]->data;
-    for (size_t i = 0; i < x->count; i++)
-        y[i] = tanhf(x->data[i]);
-    return SHOAL_OK;
+static void backward_part(const void *state, size_t n, const float *x, const float *y,
+                          const float *dy, float *dx) {
+    (void)x;
+    (void)state;
+    for (size_t i = 0; i < n; i++)
+        dx[i] = dy[i] * (1 - y[i] * y[i]);
 }
 
-static void tanh_backward(ShoalLayer *layer, const ShoalCompute *compute) {
-    (void)compute;
-    if (!layer->propagate[0])
-        return;
-    const ShoalBlob *top = layer->tops[0];
-    float *dx = layer->bottoms[0]->diff;
-    for (size_t i = 0; i < top->count; i++)
-        dx[i] = top->diff[i] * (1 - top->data[i] * top->data[i]);
-}
+static const ShoalNeuron NEURON = {forward_part, backward_part, false};
+SHOAL_NEURON_FUNCTIONS(tanh, NEURON)
 
 const ShoalLayerClass shoal_layer_tanh_class = {
     .type = "TanH",

@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "scratch.h"
+#include "same_records.h"
 
-#include <lmdb.h>
-
-#include "data/convert_mnist.h"
 #include "data/dataset.h"
 #include "data/datum.h"
+#include "shoal/tools.h"
 
 typedef struct Progress {
     unsigned calls;
@@ -20,29 +18,6 @@ static void note_progress(void *context, uint64_t done, uint64_t total) {
     progress->total = total;
 }
 
-typedef struct Lmdb {
-    MDB_env *env;
-    MDB_txn *txn;
-    MDB_cursor *cursor;
-} Lmdb;
-
-static Lmdb open_lmdb(const char *path) {
-    Lmdb db;
-    MDB_dbi dbi;
-    assert_int_equal(mdb_env_create(&db.env), 0);
-    assert_int_equal(mdb_env_open(db.env, path, MDB_RDONLY | MDB_NOLOCK, 0), 0);
-    assert_int_equal(mdb_txn_begin(db.env, NULL, MDB_RDONLY, &db.txn), 0);
-    assert_int_equal(mdb_dbi_open(db.txn, NULL, 0, &dbi), 0);
-    assert_int_equal(mdb_cursor_open(db.txn, dbi, &db.cursor), 0);
-    return db;
-}
-
-static void close_lmdb(Lmdb *db) {
-    mdb_cursor_close(db->cursor);
-    mdb_txn_abort(db->txn);
-    mdb_env_close(db->env);
-}
-
 /* The converted files have the records, key and value, of the LMDB that Caffe's tool made. */
 static void compare_with_caffe(const char *kind, const char *caffe_db, unsigned count) {
     char images[64], labels[64];
@@ -50,25 +25,18 @@ static void compare_with_caffe(const char *kind, const char *caffe_db, unsigned 
     snprintf(labels, sizeof labels, "data/mnist-%s-labels-idx1-ubyte", kind);
     ShoalError err = {0};
     Progress progress = {0};
-    expect_ok(shoal_data_convert_mnist(golden(images), golden(labels), scratch(kind), note_progress,
-                                       &progress, &err),
+    ShoalToolWatch watch = {.progress = note_progress, .context = &progress};
+    expect_ok(shoal_convert_mnist(golden(images), golden(labels), scratch(kind), &watch, &err),
               &err);
     assert_int_equal(progress.done, count);
     assert_int_equal(progress.total, count);
-    Lmdb ours = open_lmdb(scratch(kind)), caffes = open_lmdb(golden(caffe_db));
-    MDB_val key[2], value[2];
+    expect_same_records(scratch(kind), golden(caffe_db), count);
+    Lmdb caffes = open_lmdb(golden(caffe_db));
+    MDB_val key, value;
     unsigned seen = 0;
-    while (!mdb_cursor_get(caffes.cursor, &key[0], &value[0], MDB_NEXT)) {
-        assert_int_equal(mdb_cursor_get(ours.cursor, &key[1], &value[1], MDB_NEXT), 0);
-        assert_int_equal(key[0].mv_size, key[1].mv_size);
-        assert_memory_equal(key[0].mv_data, key[1].mv_data, key[0].mv_size);
-        assert_int_equal(value[0].mv_size, value[1].mv_size);
-        assert_memory_equal(value[0].mv_data, value[1].mv_data, value[0].mv_size);
+    while (!mdb_cursor_get(caffes.cursor, &key, &value, MDB_NEXT))
         seen++;
-    }
-    assert_int_equal(mdb_cursor_get(ours.cursor, &key[1], &value[1], MDB_NEXT), MDB_NOTFOUND);
     assert_int_equal(seen, count);
-    close_lmdb(&ours);
     close_lmdb(&caffes);
 }
 
@@ -104,16 +72,15 @@ static void make_idx(uint32_t count) {
     labels_size = 8 + count;
 }
 
-static ShoalStatus convert(ShoalConvertProgress *progress, void *context, ShoalError *err) {
+static ShoalStatus convert(const ShoalToolWatch *watch, ShoalError *err) {
     write_file(scratch("images"), images_file, images_size);
     write_file(scratch("labels"), labels_file, labels_size);
-    return shoal_data_convert_mnist(scratch("images"), scratch("labels"), scratch("db"), progress,
-                                    context, err);
+    return shoal_convert_mnist(scratch("images"), scratch("labels"), scratch("db"), watch, err);
 }
 
 static void expect_refused(ShoalStatus expected, const char *part) {
     ShoalError err = {0};
-    expect_error(convert(NULL, NULL, &err), &err, expected, part);
+    expect_error(convert(NULL, &err), &err, expected, part);
     assert_false(exists(scratch("db")));
     assert_false(exists(scratch("db.tmp")));
 }
@@ -123,7 +90,8 @@ static void several_batches_and_all_labels(void **state) {
     make_idx(2100);
     ShoalError err = {0};
     Progress progress = {0};
-    expect_ok(convert(note_progress, &progress, &err), &err);
+    ShoalToolWatch watch = {.progress = note_progress, .context = &progress};
+    expect_ok(convert(&watch, &err), &err);
     assert_int_equal(progress.calls, 3);
     ShoalDataset *dataset;
     expect_ok(shoal_dataset_open(scratch("db"), &dataset, &err), &err);
@@ -197,16 +165,14 @@ static void files_that_are_missing_or_there_already(void **state) {
     ShoalError err = {0};
     make_idx(5);
     write_file(scratch("images"), images_file, images_size);
-    expect_error(
-        shoal_data_convert_mnist(scratch("none"), scratch("none"), scratch("db"), NULL, NULL, &err),
-        &err, SHOAL_ERR_IO, "none: cannot open");
+    expect_error(shoal_convert_mnist(scratch("none"), scratch("none"), scratch("db"), NULL, &err),
+                 &err, SHOAL_ERR_IO, "none: cannot open");
     shoal_error_clear(&err);
-    expect_error(shoal_data_convert_mnist(scratch("images"), scratch("none"), scratch("db"), NULL,
-                                          NULL, &err),
+    expect_error(shoal_convert_mnist(scratch("images"), scratch("none"), scratch("db"), NULL, &err),
                  &err, SHOAL_ERR_IO, "none: cannot open");
     shoal_error_clear(&err);
     assert_int_equal(mkdir(scratch("db"), 0755), 0);
-    expect_error(convert(NULL, NULL, &err), &err, SHOAL_ERR_IO, "db: exists already");
+    expect_error(convert(NULL, &err), &err, SHOAL_ERR_IO, "db: exists already");
 }
 
 int main(void) {

@@ -40,6 +40,22 @@ static double warm_poly(int iter) {
     return iter < 5 ? 0.001 + (0.01 - 0.001) * iter / 5 : poly(iter);
 }
 
+static double ramped_step(int iter) {
+    return iter < 5 ? 0.002 + (0.01 - 0.002) * (iter / 5.0) * (iter / 5.0) : step(iter);
+}
+static double from_zero(int iter) {
+    return iter < 8 ? 0.01 * iter / 8 : 0.01;
+}
+static double poly_to_least(int iter) {
+    return (0.01 - 0.002) * (1 - iter / 50.0) * (1 - iter / 50.0) + 0.002;
+}
+static double floored_step(int iter) {
+    return fmax(ramped_step(iter), 0.0025);
+}
+static double stages(int iter) {
+    return iter <= 3 ? 0.5 : iter <= 10 ? 0.25 : 0.125;
+}
+
 static void policies_follow_their_formulas(void **state) {
     (void)state;
     static const struct {
@@ -54,6 +70,16 @@ static void policies_follow_their_formulas(void **state) {
         {"lr_policy: 'poly' power: 2", poly},
         {"lr_policy: 'sigmoid' gamma: 0.3 stepsize: 12", sigmoid},
         {"lr_policy: 'poly' power: 2 warmup_iter: 5 warmup_start_lr: 0.001", warm_poly},
+        {"lr_policy: 'fixed' warmup_iter: 8", from_zero},
+        {"lr_policy: 'step' gamma: 0.5 stepsize: 3 rampup_interval: 5 rampup_lr: 0.002",
+         ramped_step},
+        {"lr_policy: 'poly' power: 2 min_lr: 0.002", poly_to_least},
+        {"lr_policy: 'step' gamma: 0.5 stepsize: 3 rampup_interval: 5 rampup_lr: 0.002 "
+         "min_lr: 0.0025",
+         floored_step},
+        {"lr_policy: 'multifixed' stagelr: 0.5 stagelr: 0.25 stagelr: 0.125 stageiter: 3 "
+         "stageiter: 10 stageiter: 20",
+         stages},
     };
     for (size_t p = 0; p < sizeof policies / sizeof policies[0]; p++) {
         Caffe__SolverParameter *solver =
@@ -101,10 +127,10 @@ static void refused(const char *text, const char *message) {
 
 static void incomplete_policies_are_refused(void **state) {
     (void)state;
-    refused("base_lr: 1", "lr_policy is missing; use fixed, step, exp, inv, multistep, poly or "
-                          "sigmoid");
+    refused("base_lr: 1", "lr_policy is missing; use fixed, step, exp, inv, multistep, poly, "
+                          "sigmoid or multifixed");
     refused("base_lr: 1 lr_policy: 'Fixed'", "lr_policy \"Fixed\" is unknown; use fixed, step, "
-                                             "exp, inv, multistep, poly or sigmoid");
+                                             "exp, inv, multistep, poly, sigmoid or multifixed");
     refused("lr_policy: 'fixed'", "base_lr must be given and not be negative");
     refused("base_lr: -1 lr_policy: 'fixed'", "base_lr must be given and not be negative");
     refused("base_lr: inf lr_policy: 'fixed'", "base_lr must be given and not be negative");
@@ -115,6 +141,18 @@ static void incomplete_policies_are_refused(void **state) {
     refused("base_lr: 1 lr_policy: 'exp'", "lr_policy \"exp\" needs gamma");
     refused("base_lr: 1 lr_policy: 'sigmoid' gamma: -1 stepsize: 2",
             "lr_policy \"sigmoid\" needs a gamma that is not negative");
+    refused("base_lr: 0.1 lr_policy: 'poly' min_lr: 0.5",
+            "lr_policy \"poly\" goes from base_lr 0.1 down to min_lr 0.5; make min_lr the smaller "
+            "one");
+    refused("base_lr: 1 lr_policy: 'fixed' warmup_iter: 5 rampup_interval: 5",
+            "both warmup_iter (Intel Caffe) and rampup_interval (NVCaffe) are given; keep one");
+    refused(
+        "lr_policy: 'multifixed' stagelr: 1",
+        "lr_policy \"multifixed\" has 1 stagelr and 0 stageiter; give as many of both, at least "
+        "one");
+    refused("lr_policy: 'multifixed' stagelr: -1 stageiter: 5", "stagelr must not be negative");
+    refused("lr_policy: 'multifixed' stagelr: 1 stageiter: 9 warmup_iter: 5",
+            "base_lr is missing: where the warm-up ends");
 }
 
 int main(void) {
