@@ -90,7 +90,8 @@ function(shoal_library)
     set_target_properties(shoal_${lower} PROPERTIES OUTPUT_NAME shoal)
     target_include_directories(shoal_${lower} PUBLIC ${CMAKE_CURRENT_SOURCE_DIR}/include)
     target_link_libraries(shoal_${lower} PRIVATE PkgConfig::PROTOBUF_C PkgConfig::LMDB
-      PkgConfig::SODIUM PkgConfig::XXHASH ${SHOAL_MPI_LIBRARY} Threads::Threads m)
+      PkgConfig::SODIUM PkgConfig::XXHASH ${SHOAL_IMAGE_LIBRARIES} ${SHOAL_HDF5_LIBRARY}
+      ${SHOAL_MPI_LIBRARY} Threads::Threads m)
   endforeach()
   set_target_properties(shoal_shared PROPERTIES VERSION ${PROJECT_VERSION}
     SOVERSION ${PROJECT_VERSION_MAJOR})

@@ -36,8 +36,9 @@ SHOAL_API ShoalStatus shoal_convert_mnist(const char *images, const char *labels
 
 /* data_batch_1.bin to data_batch_5.bin and test_batch.bin of CIFAR-10 into
  * OUTPUT/cifar10_train_lmdb and OUTPUT/cifar10_test_lmdb, as
- * examples/cifar10/convert_cifar_data.cpp: key "%05d". A file with fewer than its 10,000 records
- * gives those that it has, and a note. SHOAL_ERR_DATA: a file that does not consist of records. */
+ * examples/cifar10/convert_cifar_data.cpp: key "%05d", labels as for MNIST. A file with fewer than
+ * its 10,000 records gives those that it has, and a note. SHOAL_ERR_DATA: a file that does not
+ * consist of records. */
 SHOAL_API ShoalStatus shoal_convert_cifar(const char *input, const char *output,
                                           const ShoalToolWatch *watch, ShoalError *error);
 

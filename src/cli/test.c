@@ -49,6 +49,7 @@ static int run(int argc, char **argv) {
                    "then\ntheir means.",
         .flags = flags,
         .n_flags = sizeof flags / sizeof flags[0],
+        .caffe = true,
         .notes = "Example:\n  shoal test --model=lenet_train_test.prototxt "
                  "--weights=lenet_iter_10000.caffemodel \\\n             --iterations=100\n"};
     int code = shoal_flags_parse(&usage, argc, argv, NULL);

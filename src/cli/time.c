@@ -207,6 +207,7 @@ static int run(int argc, char **argv) {
                    "the passes must read and write.",
         .flags = flags,
         .n_flags = sizeof flags / sizeof flags[0],
+        .caffe = true,
         .notes = "Examples:\n  shoal time --model=lenet_train_test.prototxt --iterations=100\n"
                  "  shoal time --model=my_resnet/train_val.prototxt --dummy-data --batch=8 "
                  "--iterations=5\n"};

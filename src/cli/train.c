@@ -130,6 +130,7 @@ static int run(int argc, char **argv) {
                    "stops,\nSIGHUP writes a snapshot and goes on.",
         .flags = flags,
         .n_flags = sizeof flags / sizeof flags[0],
+        .caffe = true,
         .notes = "Examples:\n"
                  "  shoal train --solver=lenet_solver.prototxt\n"
                  "  shoal train --solver=lenet_solver.prototxt --workers=4\n"

@@ -120,6 +120,7 @@ static ShoalStatus replace_data(ShoalJob *job, Caffe__LayerParameter *layer, int
     }
     free(layer->data_param->source);
     layer->data_param->source = source;
+    layer->data_param->has_backend = true;
     layer->data_param->backend = CAFFE__DATA_PARAMETER__DB__LMDB;
     if (layer->transform_param)
         caffe__transformation_parameter__free_unpacked(layer->transform_param, NULL);
@@ -161,6 +162,11 @@ static ShoalStatus replace_all(ShoalJob *job, const char *given, char text[SHOAL
     int number = 0;
     for (size_t i = 0; i < net->n_layer && !status; i++) {
         Caffe__LayerParameter *layer = net->layer[i];
+        if (is_timed(layer) && layer->type && !strcmp(layer->type, "HDF5Data"))
+            return shoal_error_set(err, SHOAL_ERR_UNSUPPORTED,
+                                   "layer '%s': in place of HDF5Data no random numbers can be made; "
+                                   "time the net on its data",
+                                   layer->name);
         if (!has_images(layer) || !is_timed(layer))
             continue;
         if (!given)

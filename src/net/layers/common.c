@@ -140,6 +140,59 @@ ShoalStatus shoal_layer_label_read(const ShoalLayer *layer, const ShoalLabelLayo
     return SHOAL_OK;
 }
 
+ShoalStatus shoal_layer_sample_layout(const ShoalLayer *layer, ShoalLabelLayout *layout,
+                                      ShoalError *err) {
+    const ShoalBlob *scores = layer->bottoms[0], *labels = layer->bottoms[1];
+    size_t size = scores->axes ? shoal_blob_count(scores, 1, scores->axes) : 0;
+    if (size < 1 || size > INT_MAX || labels->count != (size_t)scores->shape[0])
+        return shoal_layer_fail(layer, SHOAL_ERR_MODEL, err,
+                                "'%s' has %zu labels; expected one for each sample of '%s', which "
+                                "must have values",
+                                labels->name, labels->count, scores->name);
+    layout->outer = (size_t)scores->shape[0];
+    layout->inner = 1;
+    layout->classes = (int)size;
+    return SHOAL_OK;
+}
+
+ShoalStatus shoal_layer_loss_norm(ShoalLayer *layer, ShoalLossNorm fallback, ShoalLossNorm *norm,
+                                  ShoalError *err) {
+    const Caffe__LossParameter *param = layer->param->loss_param;
+    *norm = fallback;
+    if (param && param->has_normalization)
+        *norm = param->normalization;
+    else if (param && param->has_normalize)
+        *norm = param->normalize ? CAFFE__LOSS_PARAMETER__NORMALIZATION_MODE__VALID
+                                 : CAFFE__LOSS_PARAMETER__NORMALIZATION_MODE__BATCH_SIZE;
+    if ((unsigned)*norm > CAFFE__LOSS_PARAMETER__NORMALIZATION_MODE__NONE)
+        return shoal_layer_fail(layer, SHOAL_ERR_MODEL, err,
+                                "loss_param.normalization is the unknown mode %d; expected FULL, "
+                                "VALID, BATCH_SIZE or NONE",
+                                (int)*norm);
+    layer->whole_batch = param && param->has_ignore_label &&
+                         *norm == CAFFE__LOSS_PARAMETER__NORMALIZATION_MODE__VALID;
+    return SHOAL_OK;
+}
+
+double shoal_layer_loss_factor(const ShoalLayer *layer, ShoalLossNorm norm, size_t outer,
+                               size_t inner, size_t valid) {
+    double n = 1;
+    switch (norm) {
+    case CAFFE__LOSS_PARAMETER__NORMALIZATION_MODE__FULL:
+        n = (double)(outer * inner);
+        break;
+    case CAFFE__LOSS_PARAMETER__NORMALIZATION_MODE__VALID:
+        n = (double)valid;
+        break;
+    case CAFFE__LOSS_PARAMETER__NORMALIZATION_MODE__BATCH_SIZE:
+        n = (double)outer;
+        break;
+    default:
+        return (double)shoal_layer_sum_scale(layer);
+    }
+    return 1 / (n < 1 ? 1 : n);
+}
+
 uint64_t shoal_layer_iteration(const ShoalLayer *layer) {
     const ShoalLayerContext *context = layer->context;
     return context->first_sample / (uint64_t)(context->batch_full > 0 ? context->batch_full : 1);

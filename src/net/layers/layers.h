@@ -121,6 +121,21 @@ ShoalStatus shoal_layer_label_layout(const ShoalLayer *layer, int axis, ShoalLab
 ShoalStatus shoal_layer_label_read(const ShoalLayer *layer, const ShoalLabelLayout *layout,
                                    size_t n, int *label, ShoalError *err);
 
+/* The same where the classes are all values of a sample (HingeLoss): [N][classes] and N labels. */
+ShoalStatus shoal_layer_sample_layout(const ShoalLayer *layer, ShoalLabelLayout *layout,
+                                      ShoalError *err);
+
+/* What a loss is divided by: loss_param.normalization, or its older `normalize`, or `fallback`
+ * where neither is given. Sets layer->whole_batch where a share would be divided by something else
+ * than its part of the batch. SHOAL_ERR_MODEL for an unknown mode. */
+typedef Caffe__LossParameter__NormalizationMode ShoalLossNorm;
+ShoalStatus shoal_layer_loss_norm(ShoalLayer *layer, ShoalLossNorm fallback, ShoalLossNorm *norm,
+                                  ShoalError *err);
+/* 1 / what Caffe divides by: outer * inner labels (FULL), those that are `valid`, outer samples
+ * (BATCH_SIZE), or 1 (NONE: a sum over the share, made to stand for the batch). */
+double shoal_layer_loss_factor(const ShoalLayer *layer, ShoalLossNorm norm, size_t outer,
+                               size_t inner, size_t valid);
+
 /* For layers that draw random numbers: how a blob divides into samples, and which numbers they
  * have, so that a sample draws the same whatever share it is in. A blob that does not divide
  * counts as one sample; its number is that of the iteration, on every worker. */
@@ -146,16 +161,17 @@ ShoalStatus shoal_filler_fill_slice(const Caffe__FillerParameter *filler, ShoalR
                                     const ShoalBlob *whole, size_t n, float *out, ShoalError *err);
 uint64_t shoal_filler_draws(size_t n);
 
-/* For units of several layers: of a BatchNorm layer, whether it normalises by its stored statistics,
- * and these; and their move by the mean and the biased variance [C] of the present share. */
+/* For units of several layers: of a BatchNorm layer, whether it normalises by its stored
+ * statistics, and these; and their move by the mean and the biased variance [C] of the present
+ * share. */
 bool shoal_batch_norm_is_global(const ShoalLayer *layer);
 float shoal_batch_norm_eps(const ShoalLayer *layer);
 void shoal_batch_norm_stored(const ShoalLayer *layer, float *mean, float *variance);
 void shoal_batch_norm_move(const ShoalLayer *layer, const float *mean, const float *variance);
 
-/* What layers with a convolution_param have in common: checks bottom 0 (SHOAL_ERR_UNSUPPORTED unless
- * 2-D, channels on axis 1) and that there are as many tops as bottoms; reads kernel, stride, pad and
- * dilation; sets out_height and out_width from all else. */
+/* What layers with a convolution_param have in common: checks bottom 0 (SHOAL_ERR_UNSUPPORTED
+ * unless 2-D, channels on axis 1) and that there are as many tops as bottoms; reads kernel, stride,
+ * pad and dilation; sets out_height and out_width from all else. */
 ShoalStatus shoal_convolution_check(const ShoalLayer *layer, ShoalError *err);
 ShoalStatus shoal_convolution_window(const ShoalLayer *layer,
                                      const Caffe__ConvolutionParameter *param,

@@ -79,7 +79,7 @@ static ShoalStatus new_shape(const ShoalLayer *layer, int *shape, int *axes, int
 
 static ShoalStatus reshape_reshape(ShoalLayer *layer, ShoalError *err) {
     const ShoalBlob *bottom = layer->bottoms[0];
-    int shape[SHOAL_MAX_AXES], axes, inferred;
+    int shape[SHOAL_MAX_AXES], axes = 0, inferred = -1;
     ShoalStatus status = new_shape(layer, shape, &axes, &inferred, err);
     if (status)
         return status;

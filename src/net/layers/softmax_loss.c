@@ -6,12 +6,15 @@
 #include <string.h>
 
 /* SoftmaxWithLoss: bottom 0 scores, bottom 1 labels; top 0 the mean of -log max(p[label], FLT_MIN),
- * top 1 (optional) the probabilities. What the sum is divided by is loss_param.normalization.
- * Probabilities and labels are kept for backward, so that it needs neither bottom nor top. */
+ * top 1 (optional) the probabilities. What the sum is divided by is loss_param.normalization. With
+ * label_smoothing e (Szegedy et al. 2016, section 7) the target is 1 - e for the label and e / K
+ * more for each of the K classes. Probabilities and labels are kept for backward, so that it needs
+ * neither bottom nor top. */
 
 typedef struct LossState {
     ShoalLabelLayout layout;
-    Caffe__LossParameter__NormalizationMode mode;
+    ShoalLossNorm norm;
+    float smoothing;
     size_t valid; /* labels of this share that count */
 } LossState;
 
@@ -26,21 +29,16 @@ static int *saved_labels(const ShoalLayer *layer) {
 static ShoalStatus loss_setup(ShoalLayer *layer, ShoalError *err) {
     LossState *state = layer->state;
     const Caffe__LossParameter *param = layer->param->loss_param;
-    state->mode = CAFFE__LOSS_PARAMETER__NORMALIZATION_MODE__VALID;
-    if (!param)
-        return SHOAL_OK;
-    state->layout.has_ignore = param->has_ignore_label;
-    state->layout.ignore = param->ignore_label;
-    if (param->has_normalization)
-        state->mode = param->normalization;
-    else if (param->has_normalize && !param->normalize)
-        state->mode = CAFFE__LOSS_PARAMETER__NORMALIZATION_MODE__BATCH_SIZE;
-    if ((unsigned)state->mode > CAFFE__LOSS_PARAMETER__NORMALIZATION_MODE__NONE)
+    state->layout.has_ignore = param && param->has_ignore_label;
+    state->layout.ignore = param ? param->ignore_label : 0;
+    state->smoothing = param ? param->label_smoothing : 0;
+    if (!(state->smoothing >= 0 && state->smoothing < 1))
         return shoal_layer_fail(layer, SHOAL_ERR_MODEL, err,
-                                "loss_param.normalization is the unknown mode %d; expected FULL, "
-                                "VALID, BATCH_SIZE or NONE",
-                                (int)state->mode);
-    return SHOAL_OK;
+                                "loss_param.label_smoothing is %g; expected at least 0 and less "
+                                "than 1",
+                                (double)state->smoothing);
+    return shoal_layer_loss_norm(layer, CAFFE__LOSS_PARAMETER__NORMALIZATION_MODE__VALID,
+                                 &state->norm, err);
 }
 
 static ShoalStatus loss_reshape(ShoalLayer *layer, ShoalError *err) {
@@ -65,25 +63,23 @@ static ShoalStatus loss_reshape(ShoalLayer *layer, ShoalError *err) {
     return status;
 }
 
-/* 1 / what Caffe divides by. NONE gives a sum over the share, made to stand for the batch. */
 static double loss_factor(const ShoalLayer *layer) {
     const LossState *state = layer->state;
-    const ShoalLabelLayout *layout = &state->layout;
-    double n = 1;
-    switch (state->mode) {
-    case CAFFE__LOSS_PARAMETER__NORMALIZATION_MODE__FULL:
-        n = (double)(layout->outer * layout->inner);
-        break;
-    case CAFFE__LOSS_PARAMETER__NORMALIZATION_MODE__VALID:
-        n = (double)state->valid;
-        break;
-    case CAFFE__LOSS_PARAMETER__NORMALIZATION_MODE__BATCH_SIZE:
-        n = (double)layout->outer;
-        break;
-    default:
-        return (double)shoal_layer_sum_scale(layer);
-    }
-    return 1 / (n < 1 ? 1 : n);
+    return shoal_layer_loss_factor(layer, state->norm, state->layout.outer, state->layout.inner,
+                                   state->valid);
+}
+
+/* -log of a probability. Not fmaxf: NaN must stay NaN, so that divergence shows. */
+static double cost(float p) {
+    return -log((double)(p < FLT_MIN ? FLT_MIN : p));
+}
+
+/* The mean cost of all classes at a place. */
+static double mean_cost(const ShoalLabelLayout *layout, const float *p) {
+    double sum = 0;
+    for (size_t c = 0; c < (size_t)layout->classes; c++)
+        sum += cost(p[c * layout->inner]);
+    return sum / (double)layout->classes;
 }
 
 static ShoalStatus read_labels(ShoalLayer *layer, ShoalError *err) {
@@ -116,9 +112,11 @@ static ShoalStatus loss_forward(ShoalLayer *layer, const ShoalCompute *compute, 
             int label = labels[i * layout->inner + j];
             if (label < 0)
                 continue;
-            float value = p[(i * classes + (size_t)label) * layout->inner + j];
-            /* Not fmaxf: NaN must stay NaN, so that divergence shows. */
-            sum -= log((double)(value < FLT_MIN ? FLT_MIN : value));
+            const float *at = p + i * classes * layout->inner + j;
+            double own = cost(at[(size_t)label * layout->inner]);
+            if (state->smoothing > 0)
+                own += (double)state->smoothing * (mean_cost(layout, at) - own);
+            sum += own;
         }
     layer->tops[0]->data[0] = (float)(sum * loss_factor(layer));
     if (layer->n_tops > 1)
@@ -138,10 +136,14 @@ static void loss_backward(ShoalLayer *layer, const ShoalCompute *compute) {
     for (size_t i = 0; i < layout->outer; i++)
         for (size_t j = 0; j < layout->inner; j++) {
             int label = labels[i * layout->inner + j];
+            float *at = dx + i * classes * layout->inner + j;
             if (label >= 0)
-                dx[(i * classes + (size_t)label) * layout->inner + j] -= 1;
-            for (size_t c = 0; label < 0 && c < classes; c++)
-                dx[(i * classes + c) * layout->inner + j] = 0;
+                at[(size_t)label * layout->inner] -= 1 - state->smoothing;
+            bool spread = label < 0 || state->smoothing > 0;
+            for (size_t c = 0; c < classes && spread; c++)
+                at[c * layout->inner] =
+                    label < 0 ? 0
+                              : at[c * layout->inner] - state->smoothing / (float)layout->classes;
         }
     double weight = (double)layer->tops[0]->diff[0] * loss_factor(layer);
     shoal_vec_scale(compute, count, (float)weight, dx);
