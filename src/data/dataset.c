@@ -66,11 +66,30 @@ static char *name_hdf5(const Caffe__LayerParameter *layer, const char *source) {
     return name;
 }
 
+/* The first record's shape is that of the colours that are asked for. */
+static char *name_data(const Caffe__LayerParameter *layer, const char *source) {
+    const Caffe__TransformationParameter *transform = layer->transform_param;
+    bool colour = transform && transform->force_color, grey = transform && transform->force_gray;
+    const char *words[] = {source, source[0] && colour ? "(colour)"
+                                   : source[0] && grey ? "(grey)"
+                                                       : ""};
+    return join(words, 2);
+}
+
+static char *name_images(const Caffe__ImageDataParameter *param) {
+    char size[64] = "";
+    if (param->new_height || param->new_width || !param->is_color)
+        snprintf(size, sizeof size, "(%ux%u%s)", (unsigned)param->new_height,
+                 (unsigned)param->new_width, param->is_color ? "" : ", grey");
+    const char *words[] = {text_or_empty(param->root_folder), param->source, size};
+    return join(words, 3);
+}
+
 /* What is a window, and how many samples are foreground, is the layer's to say. */
 static char *name_windows(const Caffe__WindowDataParameter *param) {
-    char numbers[96];
-    snprintf(numbers, sizeof numbers, "%a %a %a", (double)param->fg_threshold,
-             (double)param->bg_threshold, (double)param->fg_fraction);
+    char numbers[112];
+    snprintf(numbers, sizeof numbers, "%a %a %a %u", (double)param->fg_threshold,
+             (double)param->bg_threshold, (double)param->fg_fraction, (unsigned)param->batch_size);
     const char *words[] = {text_or_empty(param->root_folder), param->source, numbers};
     return join(words, 3);
 }
@@ -82,11 +101,10 @@ char *shoal_dataset_name_for(const Caffe__LayerParameter *layer) {
     const Caffe__HDF5DataParameter *hdf5 = layer->hdf5_data_param;
     switch (kind_of(layer)) {
     case 0:
-        return shoal_strdup(text_or_empty(data ? data->source : NULL));
+        return name_data(layer, text_or_empty(data ? data->source : NULL));
     case 1:
-        if (images && images->source && images->source[0])
-            return join((const char *[]){text_or_empty(images->root_folder), images->source}, 2);
-        return shoal_strdup("");
+        return images && images->source && images->source[0] ? name_images(images)
+                                                             : shoal_strdup("");
     case 2:
         return windows && windows->source && windows->source[0] ? name_windows(windows)
                                                                 : shoal_strdup("");
@@ -168,10 +186,13 @@ ShoalStatus shoal_dataset_record(ShoalDataset *dataset, uint64_t index, ShoalRec
                                  ShoalError *err) {
     if (index < dataset->count)
         return dataset->class->record(dataset, index, out, err);
-    return shoal_error_set(err, SHOAL_ERR_ARGUMENT,
-                           "record %llu of %s: the dataset has %llu records (0 is the first)",
-                           (unsigned long long)index, dataset->name,
-                           (unsigned long long)dataset->count);
+    return shoal_error_set(
+        err, SHOAL_ERR_ARGUMENT, "record %llu of %s: the dataset has %llu records (0 is the first)",
+        (unsigned long long)index, dataset->name, (unsigned long long)dataset->count);
+}
+
+bool shoal_dataset_keeps(const ShoalDataset *dataset) {
+    return dataset->class->keeps;
 }
 
 bool shoal_dataset_pick(const ShoalDataset *dataset, uint64_t seed, uint64_t sample,

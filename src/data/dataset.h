@@ -63,10 +63,13 @@ const char *shoal_dataset_name(const ShoalDataset *dataset);
 
 /* Record number index. The same and the next one take constant time; another position at most the
  * steps over the pages of some thousand records, where that part was read before. Moves the dataset's one
- * cursor: one thread at a time; records given before stay valid. Errors: SHOAL_ERR_ARGUMENT (index
+ * cursor: one thread at a time; records given before stay valid where shoal_dataset_keeps says so. Errors: SHOAL_ERR_ARGUMENT (index
  * not below the count), SHOAL_ERR_DATA (a damaged page; names dataset and record). */
 ShoalStatus shoal_dataset_record(ShoalDataset *dataset, uint64_t index, ShoalRecord *out,
                                  ShoalError *err);
+
+/* Whether records stay valid until the dataset is closed (LMDB), not only until the next one. */
+bool shoal_dataset_keeps(const ShoalDataset *dataset);
 
 /* Of a dataset that decides itself which record is sample number n of a run with a seed (WindowData):
  * puts it into *index and returns true. A pure function, for all machines the same. */

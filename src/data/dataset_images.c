@@ -114,7 +114,7 @@ static ShoalStatus read_lines(Images *images, size_t size, uint64_t *count, Shoa
 
 ShoalStatus shoal_dataset_open_images(const Caffe__LayerParameter *layer, ShoalDataset *dataset,
                                       ShoalError *err) {
-    static const ShoalDatasetClass CLASS = {record_image, NULL, close_images};
+    static const ShoalDatasetClass CLASS = {.record = record_image, .close = close_images};
     const Caffe__ImageDataParameter *param = layer->image_data_param;
     Images *images = shoal_calloc(1, sizeof *images);
     if (!images)

@@ -13,6 +13,7 @@ typedef struct ShoalDatasetClass {
     bool (*pick)(const ShoalDataset *dataset, uint64_t seed, uint64_t sample,
                  uint64_t *index); /* NULL: a sampler decides */
     void (*close)(void *state);
+    bool keeps; /* records stay where they are until close */
 } ShoalDatasetClass;
 
 struct ShoalDataset {

@@ -218,7 +218,7 @@ static void close_lmdb(void *state) {
     shoal_free(lmdb);
 }
 
-static const ShoalDatasetClass LMDB_CLASS = {.record = record, .close = close_lmdb};
+static const ShoalDatasetClass LMDB_CLASS = {.record = record, .close = close_lmdb, .keeps = true};
 
 ShoalStatus shoal_dataset_open_lmdb_at(const char *path, ShoalDataset *dataset, ShoalError *err) {
     char file[4096];

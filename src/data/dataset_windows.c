@@ -244,7 +244,8 @@ static ShoalStatus check(const Caffe__WindowDataParameter *param, ShoalError *er
 
 ShoalStatus shoal_dataset_open_windows(const Caffe__LayerParameter *layer, ShoalDataset *dataset,
                                        ShoalError *err) {
-    static const ShoalDatasetClass CLASS = {record_window, pick_window, close_windows};
+    static const ShoalDatasetClass CLASS = {
+        .record = record_window, .pick = pick_window, .close = close_windows};
     const Caffe__WindowDataParameter *param = layer->window_data_param;
     ShoalStatus status = check(param, err);
     if (status)

@@ -152,6 +152,10 @@ static ShoalStatus send_records(Part *part, const uint32_t *indices, size_t n) {
                              ? SHOAL_OK
                              : shoal_error_memory(part->c->err, "samples", n);
     size_t bytes = 0;
+    const ShoalStream *stream =
+        &shoal_director_streams(part->c->director, part->flight->plan.round.net)
+             ->items[part->source];
+    bool keeps = !stream->dataset || shoal_dataset_keeps(stream->dataset);
     for (size_t k = 0; k < n && !status; k++) {
         int i = indices ? (int)indices[k] : (int)k;
         if (part->held[i])
@@ -166,7 +170,7 @@ static ShoalStatus send_records(Part *part, const uint32_t *indices, size_t n) {
         part->peer->tally.sent_bytes += (double)record.size;
         part->peer->tally.sent_records++;
         bytes += record.size;
-        if (bytes >= SAMPLES_BYTES) {
+        if (bytes >= SAMPLES_BYTES || !keeps) {
             status = flush_samples(part, &message);
             bytes = 0;
         }

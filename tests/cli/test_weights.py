@@ -133,8 +133,8 @@ class BadState(Trained):
         self.write("net.prototxt", more)
         for flag in ("--snapshot=", "--resume="):
             self.refused(flag + STATE,
-                         STATE + ": the state holds the history of 4 weight blobs, the net has 6; "
-                         "is it from another net or solver type?")
+                         STATE + ": the state holds 4 blobs, but SGD needs 6, 1 for each of the "
+                         "net's 6 weight blobs; is it from another net or solver type?")
 
     def test_other_sizes(self):
         learned_net = b"\x12" + bytes([len(MODEL)]) + MODEL.encode()
@@ -160,7 +160,7 @@ class BadState(Trained):
 
     def test_empty(self):
         self.write("empty", b"")
-        self.fails_before_training(TRAIN + ("--snapshot=empty",), "the history of 0 weight blobs")
+        self.fails_before_training(TRAIN + ("--snapshot=empty",), "the state holds 0 blobs")
 
     def test_mutations(self):
         self.write("solver.prototxt", SOLVER.replace("max_iter: 6", "max_iter: 7")

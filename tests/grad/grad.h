@@ -49,12 +49,6 @@ typedef struct GradCase {
     void (*prepare)(Harness *h); /* before setup: may set the context */
 } GradCase;
 
-/* A case of n bottoms (in parentheses, where their number is not 1), all SMOOTH or of a kind. */
-#define GRAD_ONE(kind, shape, what)                                                                \
-    { .text = (what), .bottoms = {shape}, .n_bottoms = 1, .inputs = (kind) }
-#define GRAD_TWO(kind, a, b, what)                                                                 \
-    { .text = (what), .bottoms = {a, b}, .n_bottoms = 2, .inputs = (kind) }
-
 static const GradCase *grad_cases;
 static size_t grad_n_cases;
 
@@ -68,11 +62,11 @@ typedef struct Check {
     char report[256];              /* the first wrong value; empty when all are right */
 } Check;
 
-static int graded_tops(const Check *check) {
+static inline int graded_tops(const Check *check) {
     return check->what->graded ? check->what->graded : check->h.layer.n_tops;
 }
 
-static void shuffle(ShoalRng *rng, size_t n, float *values) {
+static inline void shuffle(ShoalRng *rng, size_t n, float *values) {
     for (size_t i = n; i > 1; i--) {
         size_t j = shoal_rng_below(rng, (uint32_t)i);
         float other = values[i - 1];
@@ -81,7 +75,7 @@ static void shuffle(ShoalRng *rng, size_t n, float *values) {
     }
 }
 
-static void draw_input(ShoalRng *rng, InputKind kind, int bottom, size_t n, float *values) {
+static inline void draw_input(ShoalRng *rng, InputKind kind, int bottom, size_t n, float *values) {
     shoal_rng_fill_uniform(rng, -1, 1, n, values);
     for (size_t i = 0; i < n; i++) {
         if (kind == OFF_ZERO)
@@ -97,7 +91,7 @@ static void draw_input(ShoalRng *rng, InputKind kind, int bottom, size_t n, floa
         shuffle(rng, n, values);
 }
 
-static void draw_labels(ShoalRng *rng, const GradCase *what, size_t n, float *values) {
+static inline void draw_labels(ShoalRng *rng, const GradCase *what, size_t n, float *values) {
     for (size_t i = 0; i < n; i++) {
         values[i] = (float)shoal_rng_below(rng, (uint32_t)what->classes);
         if (what->ignored && i % 3 == 1)
@@ -105,7 +99,7 @@ static void draw_labels(ShoalRng *rng, const GradCase *what, size_t n, float *va
     }
 }
 
-static void check_draw(Check *check) {
+static inline void check_draw(Check *check) {
     ShoalLayer *layer = &check->h.layer;
     ShoalRng rng;
     shoal_rng_init(&rng, 20, SHOAL_RNG_TEST, (uint32_t)(check->what - grad_cases));
@@ -134,13 +128,13 @@ static void check_draw(Check *check) {
     }
 }
 
-static void restore_inputs(Check *check) {
+static inline void restore_inputs(Check *check) {
     ShoalLayer *layer = &check->h.layer;
     for (int i = 0; i < layer->n_bottoms; i++)
         harness_set(layer->bottoms[i]->data, layer->bottoms[i]->count, check->inputs[i]);
 }
 
-static double objective(Check *check) {
+static inline double objective(Check *check) {
     restore_inputs(check);
     harness_forward(&check->h);
     double sum = 0;
@@ -153,7 +147,7 @@ static double objective(Check *check) {
 }
 
 /* Forward and backward; diffs of bottoms hold garbage before, those of weights BEFORE. */
-static void run_backward(Check *check) {
+static inline void run_backward(Check *check) {
     ShoalLayer *layer = &check->h.layer;
     restore_inputs(check);
     harness_forward(&check->h);
@@ -169,8 +163,8 @@ static void run_backward(Check *check) {
 }
 
 /* Compares diff[0..n), less `before`, with the differences of L in values[0..n). */
-static void compare(Check *check, const char *name, size_t n, float *values, const float *diff,
-                    float before) {
+static inline void compare(Check *check, const char *name, size_t n, float *values,
+                           const float *diff, float before) {
     double *numeric = calloc(n, sizeof *numeric);
     assert_non_null(numeric);
     double largest = 0;
@@ -195,13 +189,13 @@ static void compare(Check *check, const char *name, size_t n, float *values, con
     free(numeric);
 }
 
-static float *copy_diff(const ShoalBlob *blob) {
+static inline float *copy_diff(const ShoalBlob *blob) {
     float *copy = harness_floats(blob->count);
     harness_set(copy, blob->count, blob->diff);
     return copy;
 }
 
-static void compare_all(Check *check) {
+static inline void compare_all(Check *check) {
     ShoalLayer *layer = &check->h.layer;
     float *diffs[2 * HARNESS_BLOBS] = {NULL};
     run_backward(check);
@@ -227,8 +221,8 @@ static void compare_all(Check *check) {
 }
 
 /* The first error of a case into report; empty when its gradients are right. */
-static void check_case(const GradCase *what, const ShoalLayerClass *class,
-                       const ShoalKernels *kernels, ShoalPool *pool, char report[256]) {
+static inline void check_case(const GradCase *what, const ShoalLayerClass *class,
+                              const ShoalKernels *kernels, ShoalPool *pool, char report[256]) {
     Check *check = calloc(1, sizeof *check);
     assert_non_null(check);
     Harness *h = &check->h;
@@ -256,7 +250,8 @@ static void check_case(const GradCase *what, const ShoalLayerClass *class,
 
 /* ---- the tests ---- */
 
-static void check_all_cases(const ShoalKernels *kernels, ShoalPool *pool, const char *level) {
+static inline void check_all_cases(const ShoalKernels *kernels, ShoalPool *pool,
+                                   const char *level) {
     for (size_t i = 0; i < grad_n_cases; i++) {
         char report[256];
         check_case(&grad_cases[i], NULL, kernels, pool, report);
@@ -265,7 +260,7 @@ static void check_all_cases(const ShoalKernels *kernels, ShoalPool *pool, const 
     }
 }
 
-static void test_every_level(void **state) {
+static inline void test_every_level(void **state) {
     (void)state;
     for (int level = 0; level < SHOAL_CPU_LEVELS; level++) {
         const ShoalKernels *kernels = shoal_cpu_level_usable((ShoalCpuLevel)level)
@@ -276,7 +271,7 @@ static void test_every_level(void **state) {
     }
 }
 
-static void test_several_threads(void **state) {
+static inline void test_several_threads(void **state) {
     (void)state;
     ShoalCpuLevel level;
     ShoalError err = {0};
@@ -299,22 +294,26 @@ static struct {
     int bottom, param; /* whose gradient; -1: not a bottom's, respectively not a weight's */
 } saboteur;
 
-static void break_gradient(float *diff, size_t n, float before) {
+/* Also a gradient of nothing but 0 (Silence) is made wrong. */
+static inline void break_gradient(float *diff, size_t n, float before) {
     size_t largest = 0;
     for (size_t i = 0; i < n; i++)
         if (fabsf(diff[i] - before) > fabsf(diff[largest] - before))
             largest = i;
+    bool flat = n > 0 && diff[largest] == before;
     for (size_t i = 0; i < n; i++) {
         if (saboteur.fault == SCALED)
             diff[i] = before + 1.01f * (diff[i] - before);
         if (saboteur.fault == DROPPED)
             diff[i] = before;
     }
-    if (saboteur.fault == FLIPPED)
+    if (flat)
+        diff[largest] += 1;
+    else if (saboteur.fault == FLIPPED)
         diff[largest] = before - (diff[largest] - before);
 }
 
-static void broken_backward(ShoalLayer *layer, const ShoalCompute *compute) {
+static inline void broken_backward(ShoalLayer *layer, const ShoalCompute *compute) {
     saboteur.honest->backward(layer, compute);
     if (saboteur.bottom >= 0) {
         ShoalBlob *blob = layer->bottoms[saboteur.bottom];
@@ -326,8 +325,8 @@ static void broken_backward(ShoalLayer *layer, const ShoalCompute *compute) {
     }
 }
 
-static void expect_found(const GradCase *what, const ShoalLayerClass *honest, Fault fault,
-                         int bottom, int param) {
+static inline void expect_found(const GradCase *what, const ShoalLayerClass *honest, Fault fault,
+                                int bottom, int param) {
     ShoalLayerClass broken = *honest;
     broken.backward = broken_backward;
     saboteur.honest = honest;
@@ -343,7 +342,7 @@ static void expect_found(const GradCase *what, const ShoalLayerClass *honest, Fa
 }
 
 /* Every gradient of a case, broken in every way. */
-static void break_case(const GradCase *what) {
+static inline void break_case(const GradCase *what) {
     Harness *h = calloc(1, sizeof *h);
     assert_non_null(h);
     harness_init(h, what->text, NULL, what->n_bottoms, what->bottoms);
@@ -365,7 +364,7 @@ static void break_case(const GradCase *what) {
     free(h);
 }
 
-static void test_broken_backward_is_found(void **state) {
+static inline void test_broken_backward_is_found(void **state) {
     (void)state;
     for (size_t i = 0; i < grad_n_cases; i++)
         break_case(&grad_cases[i]);
@@ -377,11 +376,8 @@ static void test_broken_backward_is_found(void **state) {
         grad_cases = (table);                                                                      \
         grad_n_cases = sizeof(table) / sizeof(table)[0];                                           \
         const struct CMUnitTest tests[] = {                                                        \
-            cmocka_unit_test(test_every_level),                                                    \
-            cmocka_unit_test(test_several_threads),                                                \
-            cmocka_unit_test(test_broken_backward_is_found),                                       \
-            __VA_ARGS__                                                                            \
-        };                                                                                         \
+            cmocka_unit_test(test_every_level), cmocka_unit_test(test_several_threads),            \
+            cmocka_unit_test(test_broken_backward_is_found), __VA_ARGS__};                         \
         return cmocka_run_group_tests(tests, NULL, NULL);                                          \
     }
 

@@ -618,7 +618,7 @@ static void test_print(void **state) {
                               "    data: 1\n"
                               "    data: 0.1\n"
                               "    data: 1e-10\n"
-                              "    data: -3.4028235e+38\n"
+                              "    data: -3.40282347e+38\n"
                               "    data: nan\n"
                               "    data: -inf\n"
                               "    data: 16777216\n"
