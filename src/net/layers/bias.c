@@ -67,15 +67,22 @@ static ShoalStatus bias_reshape(ShoalLayer *layer, ShoalError *err) {
     return shoal_layer_shape_top_like(layer, 0, bottom, err);
 }
 
-static ShoalStatus bias_forward(ShoalLayer *layer, const ShoalCompute *compute, ShoalError *err) {
-    (void)compute;
-    (void)err;
+static void add_to(void *context, size_t n, unsigned thread) {
+    const ShoalLayer *layer = context;
     const BiasState *state = layer->state;
-    const float *bias = bias_of(layer)->data, *x = layer->bottoms[0]->data;
-    float *y = layer->tops[0]->data;
-    for (size_t row = 0; row < state->outer * state->size; row++)
-        for (size_t i = row * state->inner; i < (row + 1) * state->inner; i++)
-            y[i] = x[i] + bias[row % state->size];
+    (void)thread;
+    size_t part = state->size * state->inner;
+    const float *bias = bias_of(layer)->data, *x = layer->bottoms[0]->data + n * part;
+    float *y = layer->tops[0]->data + n * part;
+    for (size_t j = 0; j < state->size; j++)
+        for (size_t i = j * state->inner; i < (j + 1) * state->inner; i++)
+            y[i] = x[i] + bias[j];
+}
+
+static ShoalStatus bias_forward(ShoalLayer *layer, const ShoalCompute *compute, ShoalError *err) {
+    const BiasState *state = layer->state;
+    (void)err;
+    shoal_pool_run(compute->pool, state->outer, add_to, layer);
     return SHOAL_OK;
 }
 

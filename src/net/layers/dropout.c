@@ -73,9 +73,16 @@ static ShoalStatus dropout_forward(ShoalLayer *layer, const ShoalCompute *comput
     return SHOAL_OK;
 }
 
+static void mask_sample(void *context, size_t index, unsigned thread) {
+    (void)thread;
+    const MaskTask *task = context;
+    const DropoutState *state = task->layer->state;
+    const uint8_t *mask = task->layer->saved;
+    for (size_t i = index * task->range.size; i < (index + 1) * task->range.size; i++)
+        task->y[i] = task->x[i] * (mask[i] ? state->scale : 0.0f);
+}
+
 static void dropout_backward(ShoalLayer *layer, const ShoalCompute *compute) {
-    (void)compute;
-    const DropoutState *state = layer->state;
     if (!layer->propagate[0])
         return;
     size_t n = layer->bottoms[0]->count;
@@ -86,9 +93,8 @@ static void dropout_backward(ShoalLayer *layer, const ShoalCompute *compute) {
             memcpy(dx, dy, n * sizeof(float));
         return;
     }
-    const uint8_t *mask = layer->saved;
-    for (size_t i = 0; i < n; i++)
-        dx[i] = dy[i] * (mask[i] ? state->scale : 0.0f);
+    MaskTask task = {layer, shoal_layer_sample_range(layer, n, true), dy, dx};
+    shoal_pool_run(compute->pool, task.range.samples, mask_sample, &task);
 }
 
 const ShoalLayerClass shoal_layer_dropout_class = {

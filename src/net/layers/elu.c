@@ -3,7 +3,8 @@
 
 #include <math.h>
 
-/* ELU (Clevert et al. 2015): y = x where x > 0, else alpha * (e^x - 1). */
+/* ELU (Clevert et al. 2015): y = x where x > 0, else alpha * (e^x - 1). As long as alpha is not
+ * below 0 the sign of y tells that of x, and nothing need be kept in place. */
 
 typedef struct EluState {
     float alpha;
@@ -25,12 +26,20 @@ static void forward_part(const void *state, size_t n, const float *x, float *y) 
 static void backward_part(const void *state, size_t n, const float *x, const float *y,
                           const float *dy, float *dx) {
     const EluState *s = state;
+    const float *signs = x ? x : y;
     for (size_t i = 0; i < n; i++)
-        dx[i] = x[i] > 0 ? dy[i] : dy[i] * (s->alpha + y[i]);
+        dx[i] = signs[i] > 0 ? dy[i] : dy[i] * (s->alpha + y[i]);
 }
 
-static const ShoalNeuron NEURON = {forward_part, backward_part, true};
-SHOAL_NEURON_FUNCTIONS(elu, NEURON)
+static const ShoalNeuron BY_TOP = {forward_part, backward_part, false};
+static const ShoalNeuron BY_BOTTOM = {forward_part, backward_part, true};
+
+static const ShoalNeuron *neuron_of(const ShoalLayer *layer) {
+    const EluState *s = layer->state;
+    return s->alpha < 0 ? &BY_BOTTOM : &BY_TOP;
+}
+
+SHOAL_NEURON_FUNCTIONS(elu, *neuron_of(layer))
 
 const ShoalLayerClass shoal_layer_elu_class = {
     .type = "ELU",

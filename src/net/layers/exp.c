@@ -14,7 +14,7 @@ static ShoalStatus exp_setup(ShoalLayer *layer, ShoalError *err) {
     const Caffe__ExpParameter *param = layer->param->exp_param;
     float base = param ? param->base_ : -1, scale = param ? param->scale : 1;
     float shift = param ? param->shift : 0;
-    if (base != -1 && !(base > 0))
+    if (base != -1 && !(base > 0 && isfinite(base)))
         return shoal_layer_fail(layer, SHOAL_ERR_MODEL, err,
                                 "base is %g; expected a number above 0, or -1 for e", (double)base);
     float log_base = base == -1 ? 1 : logf(base);

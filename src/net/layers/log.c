@@ -15,7 +15,7 @@ static ShoalStatus log_setup(ShoalLayer *layer, ShoalError *err) {
     float base = param ? param->base_ : -1;
     s->scale = param ? param->scale : 1;
     s->shift = param ? param->shift : 0;
-    if (base != -1 && (!(base > 0) || base == 1))
+    if (base != -1 && (!(base > 0 && isfinite(base)) || base == 1))
         return shoal_layer_fail(layer, SHOAL_ERR_MODEL, err,
                                 "base is %g; expected a number above 0 other than 1, or -1 for e",
                                 (double)base);

@@ -37,49 +37,56 @@ static ShoalStatus mvn_reshape(ShoalLayer *layer, ShoalError *err) {
     return shoal_layer_shape_top_like(layer, 0, bottom, err);
 }
 
-static ShoalStatus mvn_forward(ShoalLayer *layer, const ShoalCompute *compute, ShoalError *err) {
-    (void)compute;
-    (void)err;
+static void forward_row(void *context, size_t row, unsigned thread) {
+    const ShoalLayer *layer = context;
     const MvnState *state = layer->state;
-    float *deviations = layer->saved;
-    for (size_t r = 0; r < state->rows; r++) {
-        const float *x = layer->bottoms[0]->data + r * state->size;
-        float *y = layer->tops[0]->data + r * state->size;
-        double sum = 0, squares = 0;
-        for (size_t i = 0; i < state->size; i++)
-            sum += (double)x[i];
-        float mean = (float)(sum / (double)state->size);
-        for (size_t i = 0; i < state->size; i++) {
-            y[i] = x[i] - mean;
-            squares += (double)y[i] * (double)y[i];
-        }
-        deviations[r] = (float)sqrt(squares / (double)state->size) + state->eps;
-        for (size_t i = 0; i < state->size && state->variance; i++)
-            y[i] /= deviations[r];
+    (void)thread;
+    const float *x = layer->bottoms[0]->data + row * state->size;
+    float *y = layer->tops[0]->data + row * state->size, *deviations = layer->saved;
+    double sum = 0, squares = 0;
+    for (size_t i = 0; i < state->size; i++)
+        sum += (double)x[i];
+    float mean = (float)(sum / (double)state->size);
+    for (size_t i = 0; i < state->size; i++) {
+        y[i] = x[i] - mean;
+        squares += (double)y[i] * (double)y[i];
     }
+    deviations[row] = (float)sqrt(squares / (double)state->size) + state->eps;
+    for (size_t i = 0; i < state->size && state->variance; i++)
+        y[i] /= deviations[row];
+}
+
+static ShoalStatus mvn_forward(ShoalLayer *layer, const ShoalCompute *compute, ShoalError *err) {
+    const MvnState *state = layer->state;
+    (void)err;
+    shoal_pool_run(compute->pool, state->rows, forward_row, layer);
     return SHOAL_OK;
 }
 
-static void mvn_backward(ShoalLayer *layer, const ShoalCompute *compute) {
-    (void)compute;
+static void backward_row(void *context, size_t row, unsigned thread) {
+    const ShoalLayer *layer = context;
     const MvnState *state = layer->state;
-    const float *deviations = layer->saved;
-    for (size_t r = 0; r < state->rows && layer->propagate[0]; r++) {
-        const float *y = layer->tops[0]->data + r * state->size;
-        const float *dy = layer->tops[0]->diff + r * state->size;
-        float *dx = layer->bottoms[0]->diff + r * state->size;
-        double sum = 0, product = 0, n = (double)state->size;
-        for (size_t i = 0; i < state->size; i++) {
-            sum += (double)dy[i];
-            product += (double)dy[i] * (double)y[i];
-        }
-        for (size_t i = 0; i < state->size; i++) {
-            double value = (double)dy[i] - sum / n;
-            if (state->variance)
-                value = (value - (double)y[i] * product / n) / (double)deviations[r];
-            dx[i] = (float)value;
-        }
+    (void)thread;
+    const float *y = layer->tops[0]->data + row * state->size, *deviations = layer->saved;
+    const float *dy = layer->tops[0]->diff + row * state->size;
+    float *dx = layer->bottoms[0]->diff + row * state->size;
+    double sum = 0, product = 0, n = (double)state->size;
+    for (size_t i = 0; i < state->size; i++) {
+        sum += (double)dy[i];
+        product += (double)dy[i] * (double)y[i];
     }
+    for (size_t i = 0; i < state->size; i++) {
+        double value = (double)dy[i] - sum / n;
+        if (state->variance)
+            value = (value - (double)y[i] * product / n) / (double)deviations[row];
+        dx[i] = (float)value;
+    }
+}
+
+static void mvn_backward(ShoalLayer *layer, const ShoalCompute *compute) {
+    const MvnState *state = layer->state;
+    if (layer->propagate[0])
+        shoal_pool_run(compute->pool, state->rows, backward_row, layer);
 }
 
 const ShoalLayerClass shoal_layer_mvn_class = {

@@ -45,7 +45,7 @@ ShoalStatus shoal_neuron_reshape(ShoalLayer *layer, const ShoalNeuron *neuron, S
 void shoal_neuron_forward(ShoalLayer *layer, const ShoalNeuron *neuron,
                           const ShoalCompute *compute) {
     const ShoalBlob *bottom = layer->bottoms[0];
-    if (keeps_x(layer, neuron))
+    if (keeps_x(layer, neuron) && layer->needs_backward)
         memcpy(layer->saved, bottom->data, bottom->count * sizeof(float));
     Pass pass = {.neuron = neuron,
                  .state = layer->state,

@@ -34,48 +34,72 @@ static ShoalStatus prelu_reshape(ShoalLayer *layer, ShoalError *err) {
     state->outer = (size_t)bottom->shape[0];
     state->channels = (size_t)bottom->shape[1];
     state->inner = shoal_blob_count(bottom, 2, bottom->axes);
+    layer->scratch_bytes = state->channels * sizeof(double);
     layer->saved_bytes = layer->tops[0] == bottom ? bottom->count * sizeof(float) : 0;
     return shoal_layer_shape_top_like(layer, 0, bottom, err);
 }
 
+static float slope_of(const ShoalLayer *layer, size_t channel) {
+    const PreluState *state = layer->state;
+    return layer->params[0]->blob.data[state->shared ? 0 : channel];
+}
+
+static void forward_row(void *context, size_t row, unsigned thread) {
+    const ShoalLayer *layer = context;
+    const PreluState *state = layer->state;
+    (void)thread;
+    const float *x = layer->bottoms[0]->data + row * state->inner;
+    float *y = layer->tops[0]->data + row * state->inner;
+    float slope = slope_of(layer, row % state->channels);
+    for (size_t i = 0; i < state->inner; i++)
+        y[i] = x[i] > 0 ? x[i] : slope * x[i];
+}
+
 static ShoalStatus prelu_forward(ShoalLayer *layer, const ShoalCompute *compute, ShoalError *err) {
-    (void)compute;
     (void)err;
     const PreluState *state = layer->state;
-    const float *x = layer->bottoms[0]->data, *slopes = layer->params[0]->blob.data;
-    float *y = layer->tops[0]->data;
-    if (layer->saved_bytes)
-        memcpy(layer->saved, x, layer->saved_bytes);
-    for (size_t row = 0; row < state->outer * state->channels; row++) {
-        float slope = slopes[state->shared ? 0 : row % state->channels];
-        for (size_t i = row * state->inner; i < (row + 1) * state->inner; i++)
-            y[i] = x[i] > 0 ? x[i] : slope * x[i];
-    }
+    if (layer->saved_bytes && layer->needs_backward)
+        memcpy(layer->saved, layer->bottoms[0]->data, layer->saved_bytes);
+    shoal_pool_run(compute->pool, state->outer * state->channels, forward_row, layer);
     return SHOAL_OK;
 }
 
-static void prelu_backward(ShoalLayer *layer, const ShoalCompute *compute) {
-    (void)compute;
+static void backward_channel(void *context, size_t channel, unsigned thread) {
+    const ShoalLayer *layer = context;
     const PreluState *state = layer->state;
+    (void)thread;
     const float *x = layer->saved_bytes ? layer->saved : layer->bottoms[0]->data;
-    const float *dy = layer->tops[0]->diff, *slopes = layer->params[0]->blob.data;
-    ShoalParam *weight = layer->params[0];
-    float *dx = layer->bottoms[0]->diff;
-    for (size_t c = 0; c < state->channels; c++) {
-        float slope = slopes[state->shared ? 0 : c];
-        double sum = 0;
-        for (size_t n = 0; n < state->outer; n++) {
-            size_t at = (n * state->channels + c) * state->inner;
-            for (size_t i = at; i < at + state->inner; i++) {
-                if (!(x[i] > 0))
-                    sum += (double)dy[i] * (double)x[i];
-                if (layer->propagate[0])
-                    dx[i] = x[i] > 0 ? dy[i] : slope * dy[i];
-            }
+    const float *dy = layer->tops[0]->diff;
+    float *dx = layer->propagate[0] ? layer->bottoms[0]->diff : NULL;
+    float slope = slope_of(layer, channel);
+    double sum = 0;
+    for (size_t n = 0; n < state->outer; n++) {
+        size_t at = (n * state->channels + channel) * state->inner;
+        for (size_t i = at; i < at + state->inner; i++) {
+            if (!(x[i] > 0))
+                sum += (double)dy[i] * (double)x[i];
+            if (dx)
+                dx[i] = x[i] > 0 ? dy[i] : slope * dy[i];
         }
-        if (weight->learns)
-            weight->blob.diff[state->shared ? 0 : c] += (float)sum;
     }
+    ((double *)layer->scratch)[channel] = sum;
+}
+
+static void prelu_backward(ShoalLayer *layer, const ShoalCompute *compute) {
+    const PreluState *state = layer->state;
+    const double *sums = layer->scratch;
+    ShoalParam *weight = layer->params[0];
+    shoal_pool_run(compute->pool, state->channels, backward_channel, layer);
+    if (!weight->learns)
+        return;
+    double all = 0;
+    for (size_t c = 0; c < state->channels; c++) {
+        all += sums[c];
+        if (!state->shared)
+            weight->blob.diff[c] += (float)sums[c];
+    }
+    if (state->shared)
+        weight->blob.diff[0] += (float)all;
 }
 
 const ShoalLayerClass shoal_layer_prelu_class = {

@@ -42,6 +42,8 @@ static ShoalStatus scale_setup(ShoalLayer *layer, ShoalError *err) {
     state->one.value = 1;
     if (state->two_bottoms) {
         const ShoalBlob *factor = layer->bottoms[1];
+        bool from_first = axis_of(layer) == 0 || axis_of(layer) == -bottom->axes;
+        layer->whole_batch = state->bias && from_first && factor->axes > 0;
         return state->bias ? shoal_layer_declare(layer, factor->axes, factor->shape,
                                                  param->bias_filler, err)
                            : SHOAL_OK;
