@@ -56,7 +56,13 @@ function(shoal_room name)
   target_compile_definitions(objects_${name} PUBLIC _GNU_SOURCE)
   target_compile_options(objects_${name} PRIVATE ${SHOAL_WARNINGS})
   if(SHOAL_PHONE)
-    target_compile_options(objects_${name} PRIVATE -ffunction-sections -fdata-sections)
+    target_compile_options(objects_${name} PRIVATE -ffunction-sections -fdata-sections
+      -fno-asynchronous-unwind-tables -fno-unwind-tables)
+    if(name MATCHES "^(net|solver|data|collective)$")
+      target_compile_options(objects_${name} PRIVATE -O2)
+    elseif(NOT name STREQUAL kernels) # they compute nothing
+      target_compile_options(objects_${name} PRIVATE -Os)
+    endif()
   endif()
   # The same sums on every machine: no contraction that the source does not spell. Nobody asks errno
   # about arithmetic, and without it square roots vectorise.
@@ -111,6 +117,7 @@ function(shoal_phone_program)
   set_source_files_properties(src/cli/phone_start.c PROPERTIES COMPILE_OPTIONS
     "-fno-stack-protector;-fno-sanitize=all")
   target_compile_definitions(shoal PRIVATE SHOAL_PHONE)
+  target_compile_options(shoal PRIVATE -Os -fno-asynchronous-unwind-tables -fno-unwind-tables)
   target_link_options(shoal PRIVATE -static-pie -Wl,-e,shoal_phone_start
     -Wl,--wrap=pthread_sigmask -Wl,--gc-sections -Wl,--fatal-warnings -s
     -Wl,-z,max-page-size=65536 -Wl,-z,noexecstack -Wl,-z,relro -Wl,-z,now)
