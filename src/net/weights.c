@@ -55,14 +55,25 @@ static ShoalStatus check_blob(const ShoalLayer *layer, int index, const Caffe__B
     return SHOAL_OK;
 }
 
+/* HDF5 files leave out blobs that are stored with the layer whose memory they share. */
+static bool left_out(const ShoalLayer *layer, int index, const Caffe__LayerParameter *source) {
+    const Caffe__BlobProto *blob = (size_t)index < source->n_blobs ? source->blobs[index] : NULL;
+    bool empty = !blob || (!blob->shape && !blob->has_num && !blob->n_data && !blob->n_double_data);
+    return empty && layer->params[index]->owner != layer->params[index];
+}
+
 static ShoalStatus check_layer(const ShoalLayer *layer, const Caffe__LayerParameter *source,
                                ShoalError *err) {
-    if (source->n_blobs != (size_t)layer->n_params)
+    bool fits = source->n_blobs <= (size_t)layer->n_params;
+    for (int j = (int)source->n_blobs; fits && j < layer->n_params; j++)
+        fits = left_out(layer, j, source);
+    if (!fits)
         return shoal_error_set(err, SHOAL_ERR_MODEL,
                                "layer '%s': the file has %zu weight blobs, the net needs %d",
                                source->name, source->n_blobs, layer->n_params);
     for (int j = 0; j < layer->n_params; j++) {
-        ShoalStatus status = check_blob(layer, j, source->blobs[j], err);
+        ShoalStatus status =
+            left_out(layer, j, source) ? SHOAL_OK : check_blob(layer, j, source->blobs[j], err);
         if (status)
             return status;
     }
@@ -92,7 +103,8 @@ ShoalStatus shoal_net_load_weights(ShoalNet *net, const ShoalCaffeNet *from, int
         const Caffe__LayerParameter *source = from->param->layer[i];
         const ShoalLayer *layer = layer_named(net, source->name);
         for (int j = 0; layer && j < layer->n_params; j++)
-            copy_blob(&layer->params[j]->blob, source->blobs[j]);
+            if (!left_out(layer, j, source))
+                copy_blob(&layer->params[j]->blob, source->blobs[j]);
         n += layer && layer->n_params;
     }
     if (copied)

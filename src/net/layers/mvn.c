@@ -2,10 +2,12 @@
 #include "net/layers/layers.h"
 
 #include <math.h>
+#include <string.h>
 
 /* MVN: each channel of each sample (with across_channels: each sample) less its mean and, with
  * normalize_variance, divided by (its deviation + eps). As in Caffe the gradient takes eps for a
- * constant that changes nothing else: exact where the deviation is much larger. */
+ * constant that changes nothing else: exact where the deviation is much larger. In place the
+ * gradient is the same; Caffe's overwrites the top's diff there before it has read it all. */
 
 typedef struct MvnState {
     bool variance, across;
@@ -34,7 +36,9 @@ static ShoalStatus mvn_reshape(ShoalLayer *layer, ShoalError *err) {
     state->rows = shoal_blob_count(bottom, 0, state->across ? 1 : 2);
     state->size = state->rows ? bottom->count / state->rows : 0;
     layer->saved_bytes = state->rows * sizeof(float);
-    return shoal_layer_shape_top_like(layer, 0, bottom, err);
+    int shape[4] = {1, 1, 1, 1}; /* Caffe's top always has four axes */
+    memcpy(shape, bottom->shape, (size_t)bottom->axes * sizeof *shape);
+    return shoal_layer_shape_top(layer, 0, 4, shape, err);
 }
 
 static void forward_row(void *context, size_t row, unsigned thread) {
