@@ -28,20 +28,37 @@ static ShoalStatus read_all(int fd, const char *path, unsigned char *bytes, size
     return SHOAL_OK;
 }
 
-ShoalStatus shoal_file_read(const char *path, unsigned char **bytes, size_t *size,
-                            ShoalError *err) {
-    /* Not to wait for the writer of a pipe, which is refused below. */
+/* Not to wait for the writer of a pipe, which is no regular file. */
+static ShoalStatus open_regular(const char *path, int *out, size_t *size, ShoalError *err) {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
         return shoal_error_set(err, SHOAL_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
-    ShoalStatus status;
     struct stat info;
     if (fstat(fd, &info) || !S_ISREG(info.st_mode)) {
-        status = shoal_error_set(err, SHOAL_ERR_IO,
-                                 "%s: not a regular file; give the name of a file", path);
-        goto err_close;
+        close(fd);
+        return shoal_error_set(err, SHOAL_ERR_IO, "%s: not a regular file; give the name of a file",
+                               path);
     }
-    size_t length = (size_t)info.st_size;
+    *out = fd;
+    *size = (size_t)info.st_size;
+    return SHOAL_OK;
+}
+
+ShoalStatus shoal_file_size(const char *path, size_t *size, ShoalError *err) {
+    int fd;
+    ShoalStatus status = open_regular(path, &fd, size, err);
+    if (!status)
+        close(fd);
+    return status;
+}
+
+ShoalStatus shoal_file_read(const char *path, unsigned char **bytes, size_t *size,
+                            ShoalError *err) {
+    int fd;
+    size_t length;
+    ShoalStatus status = open_regular(path, &fd, &length, err);
+    if (status)
+        return status;
     unsigned char *buffer = shoal_calloc(length + 1, 1);
     if (!buffer) {
         status = shoal_error_memory(err, path, length + 1);

@@ -11,6 +11,10 @@
  * is not counted in *size; the caller frees). SHOAL_ERR_IO names the path and the reason. */
 ShoalStatus shoal_file_read(const char *path, unsigned char **bytes, size_t *size, ShoalError *err);
 
+/* The size of a regular file that can be read, for those that others read. SHOAL_ERR_IO as above.
+ */
+ShoalStatus shoal_file_size(const char *path, size_t *size, ShoalError *err);
+
 /* The whole number that a file begins with (such as those in which the system describes itself,
  * whose size is not known before); false when there is none. */
 bool shoal_file_number(const char *path, long long *number);

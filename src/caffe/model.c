@@ -30,7 +30,7 @@ static void counted_free(void *failed, void *pointer) {
 /* What the bytes are when they are not what they should be; "" when there is no guess. */
 static const char *guess_format(const unsigned char *bytes, size_t size) {
     if (size >= 8 && memcmp(bytes, "\x89HDF\r\n\x1a\n", 8) == 0)
-        return "; it is an HDF5 file, which is not supported: save it as BINARYPROTO";
+        return "; it is an HDF5 file, whose name must end in .h5";
     size_t look = size < 64 ? size : 64, text = 0;
     while (text < look && ((bytes[text] >= 0x20 && bytes[text] < 0x7f) ||
                            (bytes[text] >= '\t' && bytes[text] <= '\r')))

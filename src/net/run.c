@@ -13,6 +13,25 @@ static void *private_memory(const ShoalNet *net, int item, void *arena) {
     return net->items[item].last < 0 ? NULL : (unsigned char *)arena + net->items[item].offset;
 }
 
+/* What a layer gave in this pass may be less than the plan has room for, never more. */
+static ShoalStatus reshape_above(ShoalNet *net, int number, ShoalError *err) {
+    for (int i = number + 1; i < net->n_layers; i++) {
+        ShoalLayer *layer = &net->layers[i];
+        ShoalStatus status = layer->class->reshape(layer, err);
+        if (status)
+            return status;
+        for (int j = 0; j < layer->n_tops; j++) {
+            const ShoalNetBlob *top = shoal_net_blob_of(layer->tops[j]);
+            if (top->blob.count > top->capacity)
+                return shoal_error_set(err, SHOAL_ERR_MODEL,
+                                       "blob '%s' grows when layer '%s' gives less; expected a net "
+                                       "whose blobs do not",
+                                       top->name, net->layers[number].param->name);
+        }
+    }
+    return SHOAL_OK;
+}
+
 ShoalStatus shoal_layer_run_forward(ShoalNet *net, int number, const ShoalCompute *compute,
                                     ShoalError *err) {
     ShoalLayer *layer = &net->layers[number];
@@ -23,9 +42,8 @@ ShoalStatus shoal_layer_run_forward(ShoalNet *net, int number, const ShoalComput
     layer->saved = private_memory(net, net->layer_items[3 * number + 2], net->arena);
     ShoalStatus status =
         layer->class->forward ? layer->class->forward(layer, compute, err) : SHOAL_OK;
-    bool moves = layer->class->flags & SHOAL_LAYER_DYNAMIC;
-    for (int i = number + 1; moves && i < net->n_layers && !status; i++)
-        status = net->layers[i].class->reshape(&net->layers[i], err);
+    if (!status && layer->class->flags & SHOAL_LAYER_DYNAMIC)
+        status = reshape_above(net, number, err);
     return status;
 }
 

@@ -148,8 +148,5 @@ ShoalStatus shoal_solver_check(const Caffe__SolverParameter *param, ShoalError *
         status =
             shoal_error_set(err, SHOAL_ERR_MODEL,
                             "regularization_type \"%s\" is unknown; use \"L1\" or \"L2\"", rule);
-    if (!status && param->snapshot_format != CAFFE__SOLVER_PARAMETER__SNAPSHOT_FORMAT__BINARYPROTO)
-        status = shoal_error_set(err, SHOAL_ERR_UNSUPPORTED,
-                                 "snapshot_format: HDF5 is not in this version; BINARYPROTO is");
     return status;
 }

@@ -290,11 +290,11 @@ static ShoalStatus store_snapshot(ShoalCoordinator *c, ShoalFlight *flight) {
                                "rank 0 did not send the snapshot of iteration %d", iter);
     ShoalStatus status = shoal_director_write_snapshot(c->director, iter, model->bytes, model->used,
                                                        state->bytes, state->used, c->err);
-    if (!status) {
-        snprintf(c->last_snapshot, sizeof c->last_snapshot, "%s_iter_%d.solverstate",
-                 c->job->solver->snapshot_prefix, iter);
+    if (!status)
+        status = shoal_director_state_name(c->job, iter, c->last_snapshot, sizeof c->last_snapshot,
+                                           c->err);
+    if (!status)
         shoal_cluster_seedable(c->cluster, (uint64_t)iter);
-    }
     shoal_buffer_close(model);
     shoal_buffer_close(state);
     return status;

@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/stop.h"
+#include "caffe/hdf5.h"
 #include "data/dataset.h"
 #include "train/progress.h"
 
@@ -95,6 +96,33 @@ static ShoalStatus check_sense(const ShoalDirector *director, const ShoalNet *ne
                            model->file);
 }
 
+static bool is_repeated(const ShoalNet *net, int n) {
+    const char *name = shoal_net_layer(net, n)->param->name;
+    for (int i = 0; i < n; i++)
+        if (!strcmp(shoal_net_layer(net, i)->param->name, name))
+            return true;
+    return false;
+}
+
+/* A run that cannot store its result must not begin: the names of layers, those of splits among
+ * them, become names of HDF5 groups. */
+static ShoalStatus check_names(const ShoalDirector *director, const ShoalNet *net,
+                               const ShoalCaffeNet *model, ShoalError *err) {
+    const Caffe__SolverParameter *solver = director->job->solver;
+    if (!shoal_job_stores_hdf5(director->job) ||
+        (solver->snapshot <= 0 && !solver->snapshot_after_train))
+        return SHOAL_OK;
+    for (int i = 0; i < shoal_net_layers(net); i++) {
+        const char *name = shoal_net_layer(net, i)->param->name;
+        if (!shoal_hdf5_holds_name(name) || is_repeated(net, i))
+            return shoal_error_set(err, SHOAL_ERR_MODEL,
+                                   "%s: snapshot_format: HDF5 cannot store layer '%s': a name has "
+                                   "no '/' in it and is given once; rename it, or use BINARYPROTO",
+                                   model->file, name);
+    }
+    return SHOAL_OK;
+}
+
 /* Builds each net once, to find what is wrong with it before anything starts, and to learn its
  * outputs. */
 static ShoalStatus check_net(ShoalDirector *director, int number, ShoalNet **out, ShoalError *err) {
@@ -117,6 +145,8 @@ static ShoalStatus check_net(ShoalDirector *director, int number, ShoalNet **out
     status = shoal_progress_add_net(director->progress, net, err);
     if (!status && number == 0)
         status = check_sense(director, net, &job_net->model, err);
+    if (!status && number == 0)
+        status = check_names(director, net, &job_net->model, err);
     if (!status && number == 0)
         status = check_shares(director, net, err);
     *out = net;
@@ -496,10 +526,16 @@ size_t shoal_director_output_capacity(const ShoalDirector *director) {
 
 static ShoalStatus snapshot_name(const ShoalJob *job, int iter, const char *ending, char *name,
                                  size_t size, ShoalError *err) {
-    int n = snprintf(name, size, "%s_iter_%d.%s", job->solver->snapshot_prefix, iter, ending);
+    int n = snprintf(name, size, "%s_iter_%d.%s%s", job->solver->snapshot_prefix, iter, ending,
+                     shoal_job_stores_hdf5(job) ? ".h5" : "");
     return n < 0 || (size_t)n >= size
                ? shoal_error_set(err, SHOAL_ERR_ARGUMENT, "snapshot_prefix is too long")
                : SHOAL_OK;
+}
+
+ShoalStatus shoal_director_state_name(const ShoalJob *job, int iter, char *name, size_t size,
+                                      ShoalError *err) {
+    return snapshot_name(job, iter, "solverstate", name, size, err);
 }
 
 ShoalStatus shoal_director_model_name(const ShoalJob *job, int iter, char *name, size_t size,
@@ -520,9 +556,28 @@ static ShoalStatus write_file(ShoalDirector *director, int iter, const char *end
     return SHOAL_OK;
 }
 
+typedef ShoalStatus Convert(const void *message, size_t message_size, void **bytes, size_t *size,
+                            ShoalError *err);
+
+static ShoalStatus write_piece(ShoalDirector *director, int iter, const char *ending,
+                               const void *bytes, size_t size, Convert *to_hdf5, ShoalError *err) {
+    if (!shoal_job_stores_hdf5(director->job))
+        return write_file(director, iter, ending, bytes, size, err);
+    void *image;
+    ShoalStatus status = to_hdf5(bytes, size, &image, &size, err);
+    if (status)
+        return status;
+    status = write_file(director, iter, ending, image, size, err);
+    shoal_free(image);
+    return status;
+}
+
 ShoalStatus shoal_director_write_snapshot(ShoalDirector *director, int iter, const void *model,
                                           size_t model_size, const void *state, size_t state_size,
                                           ShoalError *err) {
-    ShoalStatus status = write_file(director, iter, "caffemodel", model, model_size, err);
-    return status ? status : write_file(director, iter, "solverstate", state, state_size, err);
+    ShoalStatus status =
+        write_piece(director, iter, "caffemodel", model, model_size, shoal_hdf5_from_net, err);
+    return status ? status
+                  : write_piece(director, iter, "solverstate", state, state_size,
+                                shoal_hdf5_from_state, err);
 }

@@ -101,11 +101,15 @@ ShoalStatus shoal_director_complete(ShoalDirector *director, const ShoalPlan *pl
                                     const ShoalResult *results, const ShoalClusterStatus *cluster,
                                     ShoalError *err);
 
-/* "PREFIX_iter_N.caffemodel" into name[0..size). */
+/* "PREFIX_iter_N.caffemodel", respectively ".solverstate", into name[0..size); with a further ".h5"
+ * where the solver wants HDF5. */
 ShoalStatus shoal_director_model_name(const ShoalJob *job, int iter, char *name, size_t size,
                                       ShoalError *err);
+ShoalStatus shoal_director_state_name(const ShoalJob *job, int iter, char *name, size_t size,
+                                      ShoalError *err);
 
-/* Writes a snapshot's two files, weights first, each whole or not at all; emits events. */
+/* Writes a snapshot's two files, weights first, each whole or not at all; emits events. model and
+ * state: the bytes of the messages, whatever the files are to be. */
 ShoalStatus shoal_director_write_snapshot(ShoalDirector *director, int iter, const void *model,
                                           size_t model_size, const void *state, size_t state_size,
                                           ShoalError *err);

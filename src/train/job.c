@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/memory.h"
+#include "caffe/hdf5.h"
 #include "caffe/text.h"
 #include "collective/auth.h"
 #include "solver/solver.h"
@@ -26,6 +27,26 @@ static ShoalStatus load_file(const char *path, ShoalJobFile *file, ShoalError *e
     if (file->name)
         return SHOAL_OK;
     shoal_free(file->bytes);
+    *file = (ShoalJobFile){0};
+    return shoal_error_memory(err, path, strlen(path));
+}
+
+typedef ShoalStatus Unpack(const char *path, void **bytes, size_t *size, ShoalError *err);
+
+/* Weights or a state: HDF5 ends here, and whoever gets the file sees a message's bytes. */
+static ShoalStatus load_message(const char *path, Unpack *from_hdf5, ShoalJobFile *file,
+                                ShoalError *err) {
+    if (!shoal_hdf5_is_name(path))
+        return load_file(path, file, err);
+    void *bytes;
+    size_t size;
+    ShoalStatus status = from_hdf5(path, &bytes, &size, err);
+    if (status)
+        return status;
+    *file = (ShoalJobFile){.name = shoal_strdup(path), .bytes = bytes, .size = size};
+    if (file->name)
+        return SHOAL_OK;
+    shoal_free(bytes);
     *file = (ShoalJobFile){0};
     return shoal_error_memory(err, path, strlen(path));
 }
@@ -243,7 +264,7 @@ static ShoalStatus add_weights(ShoalJob *job, const char *list, ShoalError *err)
         ShoalJobFile *file = grow((void **)&job->weights, &job->n_weights, sizeof *job->weights);
         if (!file)
             return shoal_error_memory(err, "weights", sizeof *file);
-        ShoalStatus status = load_file(path, file, err);
+        ShoalStatus status = load_message(path, shoal_hdf5_read_net, file, err);
         if (status) {
             job->n_weights--;
             return status;
@@ -259,7 +280,7 @@ static ShoalStatus parse_state(ShoalJob *job, ShoalError *err) {
 }
 
 static ShoalStatus add_state(ShoalJob *job, const char *path, ShoalError *err) {
-    ShoalStatus status = load_file(path, &job->state_file, err);
+    ShoalStatus status = load_message(path, shoal_hdf5_read_state, &job->state_file, err);
     if (!status)
         status = parse_state(job, err);
     if (status || !job->state->learned_net || !job->state->learned_net[0])
@@ -289,6 +310,10 @@ static ShoalStatus complete_prefix(Caffe__SolverParameter *solver, const char *f
     free(given[0] ? solver->snapshot_prefix : NULL);
     solver->snapshot_prefix = prefix;
     return SHOAL_OK;
+}
+
+bool shoal_job_stores_hdf5(const ShoalJob *job) {
+    return job->solver->snapshot_format == CAFFE__SOLVER_PARAMETER__SNAPSHOT_FORMAT__HDF5;
 }
 
 /* A run that cannot store its result must not begin. */
@@ -328,32 +353,48 @@ static ShoalStatus load_solver(const char *path, ShoalJob *job, ShoalError *err)
     return status ? status : check_prefix(job->solver, err);
 }
 
-/* PREFIX_iter_N.solverstate with the highest N; empty: there is none. */
-static void find_snapshot(const char *prefix, char *path, size_t size) {
+/* N of "PREFIX_iter_N" and an ending; -1 if it is another name. */
+static long snapshot_iter(const char *name, size_t prefix_length, const char *ending) {
+    const char *number = name + prefix_length + strlen("_iter_");
+    char *end;
+    long iter = *number >= '0' && *number <= '9' ? strtol(number, &end, 10) : -1;
+    return iter >= 0 && !strcmp(end, ending) ? iter : -1;
+}
+
+/* The file with the highest N of those that have an ending, if that is above *best. */
+static void find_ending(const char *prefix, const char *ending, long *best, char *path,
+                        size_t size) {
     char pattern[4096];
     glob_t found;
-    long best = -1;
-    path[0] = '\0';
-    snprintf(pattern, sizeof pattern, "%s_iter_*.solverstate", prefix);
+    snprintf(pattern, sizeof pattern, "%s_iter_*%s", prefix, ending);
     if (glob(pattern, 0, NULL, &found))
         return;
     for (size_t i = 0; i < found.gl_pathc; i++) {
-        char *end;
-        const char *number = found.gl_pathv[i] + strlen(prefix) + strlen("_iter_");
         long iter = strlen(found.gl_pathv[i]) > strlen(prefix) + strlen("_iter_")
-                        ? strtol(number, &end, 10)
+                        ? snapshot_iter(found.gl_pathv[i], strlen(prefix), ending)
                         : -1;
-        if (iter > best && !strcmp(end, ".solverstate") && strlen(found.gl_pathv[i]) < size) {
-            best = iter;
+        if (iter > *best && strlen(found.gl_pathv[i]) < size) {
+            *best = iter;
             snprintf(path, size, "%s", found.gl_pathv[i]);
         }
     }
     globfree(&found);
 }
 
+/* PREFIX_iter_N.solverstate, or .solverstate.h5, with the highest N; of two with the same, the kind
+ * that this solver writes. Empty: there is none. */
+static void find_snapshot(const ShoalJob *job, char *path, size_t size) {
+    const char *endings[] = {".solverstate", ".solverstate.h5"};
+    int own = shoal_job_stores_hdf5(job);
+    long best = -1;
+    path[0] = '\0';
+    find_ending(job->solver->snapshot_prefix, endings[own], &best, path, size);
+    find_ending(job->solver->snapshot_prefix, endings[!own], &best, path, size);
+}
+
 static ShoalStatus add_newest_state(ShoalJob *job, bool may_lack, ShoalError *err) {
     char path[4096];
-    find_snapshot(job->solver->snapshot_prefix, path, sizeof path);
+    find_snapshot(job, path, sizeof path);
     if (path[0])
         return add_state(job, path, err);
     return may_lack ? SHOAL_OK

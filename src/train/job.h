@@ -69,6 +69,8 @@ ShoalStatus shoal_job_load(const ShoalJobOptions *options, ShoalJob *job, ShoalE
 /* A job of a single net, for `test` and `time`: no solver. weights may be NULL. */
 ShoalStatus shoal_job_load_net(const char *model, const char *weights, const ShoalNetChoice *choice,
                                ShoalJob *job, ShoalError *err);
+/* snapshot_format: HDF5. */
+bool shoal_job_stores_hdf5(const ShoalJob *job);
 /* Gives the n-th net level and stages, if any are chosen. */
 ShoalStatus shoal_job_choose(ShoalJob *job, int n, const ShoalNetChoice *choice, ShoalError *err);
 void shoal_job_close(ShoalJob *job);

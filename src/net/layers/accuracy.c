@@ -20,6 +20,8 @@ static ShoalStatus accuracy_setup(ShoalLayer *layer, ShoalError *err) {
     state->top_k = param ? param->top_k : 1;
     state->layout.has_ignore = param && param->has_ignore_label;
     state->layout.ignore = param ? param->ignore_label : 0;
+    /* Then it is divided by numbers of labels that are not the same in every share. */
+    layer->whole_batch = state->layout.has_ignore || layer->n_tops > 1;
     return SHOAL_OK;
 }
 

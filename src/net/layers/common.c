@@ -96,7 +96,7 @@ ShoalStatus shoal_layer_declare(ShoalLayer *layer, int axes, const int *shape,
     return status == SHOAL_OK ? SHOAL_OK : shoal_layer_prefix(layer, status, err);
 }
 
-ShoalStatus shoal_layer_label_layout(const ShoalLayer *layer, int axis, ShoalLabelLayout *layout,
+ShoalStatus shoal_layer_label_layout(ShoalLayer *layer, int axis, ShoalLabelLayout *layout,
                                      ShoalError *err) {
     const ShoalBlob *scores = layer->bottoms[0], *labels = layer->bottoms[1];
     int index = 0;
@@ -114,6 +114,7 @@ ShoalStatus shoal_layer_label_layout(const ShoalLayer *layer, int axis, ShoalLab
             labels->name, shoal_blob_shape_text(labels, have, sizeof have), scores->name,
             shoal_blob_shape_text(scores, want, sizeof want), index, outer * inner);
     }
+    layer->whole_batch = layer->whole_batch || index == 0;
     layout->outer = outer;
     layout->inner = inner;
     layout->classes = scores->shape[index];

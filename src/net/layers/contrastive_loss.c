@@ -23,6 +23,11 @@ static ShoalStatus contrastive_loss_reshape(ShoalLayer *layer, ShoalError *err) 
     return shoal_layer_shape_top(layer, 0, 0, NULL, err);
 }
 
+/* Caffe cuts the flag to an integer. */
+static bool is_similar(const ShoalLayer *layer, size_t pair) {
+    return !(fabsf(layer->bottoms[2]->data[pair]) < 1);
+}
+
 static double distance_squared(const ShoalLayer *layer, size_t pair, size_t size) {
     const float *a = layer->bottoms[0]->data + pair * size;
     const float *b = layer->bottoms[1]->data + pair * size;
@@ -44,7 +49,7 @@ static ShoalStatus contrastive_loss_forward(ShoalLayer *layer, const ShoalComput
     for (size_t i = 0; i < n; i++) {
         double squared = distance_squared(layer, i, size);
         double missing = margin - (legacy ? squared : sqrt(squared));
-        if ((int)layer->bottoms[2]->data[i])
+        if (is_similar(layer, i))
             sum += squared;
         else if (missing > 0)
             sum += legacy ? missing : missing * missing;
@@ -57,7 +62,7 @@ static ShoalStatus contrastive_loss_forward(ShoalLayer *layer, const ShoalComput
 static double slope_of(const ShoalLayer *layer, size_t pair, size_t size) {
     double margin = param_of(layer) ? (double)param_of(layer)->margin : 1;
     bool legacy = param_of(layer) && param_of(layer)->legacy_version;
-    if ((int)layer->bottoms[2]->data[pair])
+    if (is_similar(layer, pair))
         return 1;
     double squared = distance_squared(layer, pair, size), distance = sqrt(squared);
     double missing = margin - (legacy ? squared : distance);

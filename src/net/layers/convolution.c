@@ -39,9 +39,11 @@ static ShoalStatus read_pair(const ShoalLayer *layer, const PairSetting *pair, i
         value_h = pair->h;
         value_w = pair->w;
     } else if (pair->n > 2 || (pair->required && pair->n == 0)) {
-        return shoal_layer_fail(layer, SHOAL_ERR_MODEL, err,
-                                "convolution_param has %zu values for %s; expected %s1 or 2",
-                                pair->n, pair->name, pair->required ? "" : "0, ");
+        return shoal_layer_fail(
+            layer, SHOAL_ERR_MODEL, err,
+            "convolution_param has %zu values for %s; expected %s1 or 2: only 2-D "
+            "convolution is supported",
+            pair->n, pair->name, pair->required ? "" : "0, ");
     } else if (pair->n) {
         value_h = pair->values[0];
         value_w = pair->values[pair->n - 1];

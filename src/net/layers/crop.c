@@ -38,7 +38,7 @@ static ShoalStatus crop_reshape(ShoalLayer *layer, ShoalError *err) {
     char a[128], b[128];
     int shape[SHOAL_MAX_AXES];
     memcpy(shape, bottom->shape, sizeof shape);
-    bool fits = bottom->axes == like->axes;
+    bool fits = bottom->axes <= like->axes;
     for (int i = state->axis; i < bottom->axes && fits; i++) {
         shape[i] = like->shape[i];
         fits = shape[i] <= bottom->shape[i] - state->offsets[i];
@@ -48,7 +48,7 @@ static ShoalStatus crop_reshape(ShoalLayer *layer, ShoalError *err) {
                                 "bottom '%s' is %s, from which %s cannot be cut at these offsets",
                                 bottom->name, shoal_blob_shape_text(bottom, a, sizeof a),
                                 shoal_blob_shape_text(like, b, sizeof b));
-    layer->whole_batch = state->axis == 0;
+    layer->whole_batch = state->axis == 0 && shape[0] != bottom->shape[0];
     return shoal_layer_shape_top(layer, 0, bottom->axes, shape, err);
 }
 

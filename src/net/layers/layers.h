@@ -111,9 +111,10 @@ typedef struct ShoalLabelLayout {
     int ignore; /* a label that does not count */
 } ShoalLabelLayout;
 
-/* Fills outer, inner and classes from bottoms 0 (scores) and 1 (labels); SHOAL_ERR_MODEL when the
- * axis is out of range or the number of labels is not outer * inner. */
-ShoalStatus shoal_layer_label_layout(const ShoalLayer *layer, int axis, ShoalLabelLayout *layout,
+/* Fills outer, inner and classes from bottoms 0 (scores) and 1 (labels), and sets whole_batch where
+ * the classes are on axis 0; SHOAL_ERR_MODEL when the axis is out of range or the
+ * number of labels is not outer * inner. */
+ShoalStatus shoal_layer_label_layout(ShoalLayer *layer, int axis, ShoalLabelLayout *layout,
                                      ShoalError *err);
 
 /* Label number n of bottom 1 as a class, cut to an integer as Caffe does; -1 for the ignored one.

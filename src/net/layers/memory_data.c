@@ -22,6 +22,7 @@ static ShoalStatus memory_data_reshape(ShoalLayer *layer, ShoalError *err) {
     const Caffe__MemoryDataParameter *param = layer->param->memory_data_param;
     int shape[4] = {shoal_layer_share_of(layer, (int)param->batch_size), (int)param->channels,
                     (int)param->height, (int)param->width};
+    layer->whole_batch = (int)param->batch_size != layer->context->batch_full;
     ShoalStatus status = shoal_layer_shape_top(layer, 0, 4, shape, err);
     return status ? status : shoal_layer_shape_top(layer, 1, 1, shape, err);
 }

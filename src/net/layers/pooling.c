@@ -3,11 +3,12 @@
 
 #include <limits.h>
 
-/* Pooling: MAX, AVE or STOCHASTIC over windows of [N][C][H][W]. Output sizes are rounded up (or down, with
- * round_mode FLOOR); with a pad, a last window that would begin at or after size + pad is dropped.
- * MAX keeps the place of each maximum for backward; an optional second top gets it as numbers.
- * STOCHASTIC (Zeiler, Fergus 2013) takes one value of the window, each with a chance in proportion to
- * itself; in phase TEST the mean with those weights. Values are meant to be 0 or more. */
+/* Pooling: MAX, AVE or STOCHASTIC over windows of [N][C][H][W]. Output sizes are rounded up (or
+ * down, with round_mode FLOOR); with a pad, a last window that would begin at or after size + pad
+ * is dropped. MAX keeps the place of each maximum for backward; an optional second top gets it as
+ * numbers. STOCHASTIC (Zeiler, Fergus 2013) takes one value of the window, each with a chance in
+ * proportion to itself; in phase TEST the mean with those weights. Values are meant to be 0 or
+ * more. */
 
 typedef struct PoolState {
     ShoalPoolShape shape;
@@ -96,7 +97,7 @@ static ShoalStatus read_method(ShoalLayer *layer, const Caffe__PoolingParameter 
     state->global = param->global_pooling;
     state->round_down = param->round_mode == CAFFE__POOLING_PARAMETER__ROUND_MODE__FLOOR;
     if (!state->max && layer->n_tops > 1)
-        return fail(layer, err, "pool AVE has 2 tops; expected 1 (only MAX gives a mask)");
+        return fail(layer, err, "2 tops; expected 1: only pool MAX gives a mask");
     return SHOAL_OK;
 }
 
@@ -184,7 +185,8 @@ static ShoalStatus pool_reshape(ShoalLayer *layer, ShoalError *err) {
         if (status != SHOAL_OK)
             return status;
     }
-    layer->saved_bytes = state->max || state->stochastic ? layer->tops[0]->count * sizeof(int32_t) : 0;
+    layer->saved_bytes =
+        state->max || state->stochastic ? layer->tops[0]->count * sizeof(int32_t) : 0;
     return SHOAL_OK;
 }
 

@@ -69,7 +69,7 @@ ShoalStatus shoal_recurrent_setup(ShoalLayer *layer, size_t gates, int states, S
     r->states = states;
     r->gates = gates;
     r->units = (size_t)units;
-    bool has_static;
+    bool has_static = false;
     status = check_numbers(layer, r, &has_static, err);
     if (status)
         return status;

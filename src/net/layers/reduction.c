@@ -9,6 +9,7 @@
 
 typedef struct ReductionState {
     int axis;
+    bool sums_batch; /* axis 0 is the batch and goes */
     size_t rows, size;
 } ReductionState;
 
@@ -34,7 +35,8 @@ static ShoalStatus reduction_reshape(ShoalLayer *layer, ShoalError *err) {
     const ShoalBlob *bottom = layer->bottoms[0];
     state->rows = shoal_blob_count(bottom, 0, state->axis);
     state->size = shoal_blob_count(bottom, state->axis, bottom->axes);
-    layer->whole_batch = state->axis == 0 && layer->loss_weights[0] == 0;
+    state->sums_batch = state->axis == 0 && bottom->shape[0] == layer->context->batch_now;
+    layer->whole_batch = state->sums_batch && layer->loss_weights[0] == 0;
     return shoal_layer_shape_top(layer, 0, state->axis, bottom->shape, err);
 }
 
@@ -44,7 +46,7 @@ static float factor_of(const ShoalLayer *layer) {
     float coeff = param ? param->coeff : 1;
     if (operation_of(layer) == CAFFE__REDUCTION_PARAMETER__REDUCTION_OP__MEAN)
         return coeff / (float)state->size;
-    return state->axis == 0 && !layer->whole_batch ? coeff * shoal_layer_sum_scale(layer) : coeff;
+    return state->sums_batch && !layer->whole_batch ? coeff * shoal_layer_sum_scale(layer) : coeff;
 }
 
 static ShoalStatus reduction_forward(ShoalLayer *layer, const ShoalCompute *compute,

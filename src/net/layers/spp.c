@@ -51,10 +51,11 @@ static ShoalStatus cut_axis(const ShoalLayer *layer, int size, int bins, int *ke
 static ShoalStatus spp_reshape(ShoalLayer *layer, ShoalError *err) {
     SppState *state = layer->state;
     const ShoalBlob *bottom = layer->bottoms[0];
-    if (bottom->axes != 4 || bottom->count == 0)
+    char text[128];
+    if (bottom->axes != 4)
         return shoal_layer_fail(layer, SHOAL_ERR_MODEL, err,
-                                "bottom '%s' has %d axes; expected 4: N x C x H x W", bottom->name,
-                                bottom->axes);
+                                "bottom '%s' is %s; expected 4 axes: N x C x H x W", bottom->name,
+                                shoal_blob_shape_text(bottom, text, sizeof text));
     int64_t columns = 0;
     layer->saved_bytes = layer->scratch_bytes = 0;
     for (int i = 0; i < state->levels; i++) {
@@ -98,7 +99,7 @@ static ShoalStatus spp_forward(ShoalLayer *layer, const ShoalCompute *compute, S
     (void)err;
     const SppState *state = layer->state;
     const ShoalBlob *bottom = layer->bottoms[0], *top = layer->tops[0];
-    size_t samples = (size_t)bottom->shape[0], whole = top->count / samples, at = 0;
+    size_t samples = (size_t)bottom->shape[0], whole = samples ? top->count / samples : 0, at = 0;
     float *part = layer->scratch;
     for (int i = 0; i < state->levels; i++) {
         size_t row = row_of(layer, i);
@@ -116,7 +117,7 @@ static ShoalStatus spp_forward(ShoalLayer *layer, const ShoalCompute *compute, S
 static void spp_backward(ShoalLayer *layer, const ShoalCompute *compute) {
     const SppState *state = layer->state;
     const ShoalBlob *bottom = layer->bottoms[0], *top = layer->tops[0];
-    size_t samples = (size_t)bottom->shape[0], whole = top->count / samples, at = 0;
+    size_t samples = (size_t)bottom->shape[0], whole = samples ? top->count / samples : 0, at = 0;
     if (!layer->propagate[0])
         return;
     float *sum = layer->scratch, *part = sum + bottom->count;

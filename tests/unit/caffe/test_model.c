@@ -202,7 +202,7 @@ static void test_not_a_net(void **state) {
     unpack_fails(
         "\x89HDF\r\n\x1a\n\0\0\0\0", 12,
         "w.caffemodel: not a NetParameter of 12 bytes, from byte 11 on; it is an HDF5 file, "
-        "which is not supported: save it as BINARYPROTO");
+        "whose name must end in .h5");
     unpack_fails("\x0a\x01n\x0a\xff\xff\xff\xff\x0f", 9,
                  "w.caffemodel: not a NetParameter of 9 bytes, from byte 9 on; is it cut off or "
                  "damaged?");
