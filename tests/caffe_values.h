@@ -27,13 +27,13 @@ static inline float caffe_pattern(char kind, int salt, size_t i) {
     case 'a': /* labels */
         return (float)((i * 7 + 1) % 3);
     case 'c': /* whether a sequence goes on */
-        return (float)((i * 5 + 2) % 7 > 2);
+        return (float)((i * 5 + 2 + s) % 7 > 2);
     case 'f': /* the same, in part */
         return (float)(i % 3) / 2;
     case 'p': /* probabilities */
         return (float)(1 + (i * 7 + s) % 10) / 11;
     case 'q': /* scores with ties */
-        return (float)((i * 7 + s) % 5) / 2;
+        return (float)((i * i * 7 / 3 + s) % 4) / 2;
     case 's': /* whether a pair is similar */
         return (float)(i % 2);
     case 't': /* targets */

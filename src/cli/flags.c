@@ -281,11 +281,13 @@ int shoal_flags_parse(const ShoalUsage *usage, int argc, char **argv, const char
 }
 
 int shoal_cli_fail(const char *command, const ShoalError *error) {
+    char text[2 * sizeof error->text]; /* names in it may come from any file */
+    shoal_text_clean(error->text, true, text, sizeof text);
     if (error->status == SHOAL_ERR_STOPPED) { /* as Caffe: to stop when asked is no failure */
-        fprintf(stderr, "shoal %s: %s\n", command, error->text);
+        fprintf(stderr, "shoal %s: %s\n", command, text);
         return SHOAL_EXIT_OK;
     }
-    fprintf(stderr, "shoal %s: error: %s\n", command, error->text);
+    fprintf(stderr, "shoal %s: error: %s\n", command, text);
     return error->status == SHOAL_ERR_ARGUMENT ? SHOAL_EXIT_USAGE : SHOAL_EXIT_FAILURE;
 }
 

@@ -41,11 +41,11 @@ typedef ShoalStatus ShoalNamedFile(void *context, const char *name, const void *
 typedef struct ShoalLayerContext {
     Caffe__Phase phase;
     uint64_t seed;
-    int batch_full;        /* global batch: samples an iteration has over all workers */
-    int batch_now;         /* samples in this share; 1..capacity */
-    uint64_t first_sample; /* number of the global batch's first sample: random draws use it */
+    int batch_full;         /* global batch: samples an iteration has over all workers */
+    int batch_now;          /* samples in this share; 1..capacity */
+    uint64_t first_sample;  /* number of the global batch's first sample: random draws use it */
     const uint32_t *places; /* [batch_now] of the share's samples in the batch; NULL: 0, 1, ... */
-    int threads;           /* that kernels will run on: workspace sizes depend on it */
+    int threads;            /* that kernels will run on: workspace sizes depend on it */
     ShoalSourceShape *source_shape; /* NULL: no dataset can be opened */
     ShoalNamedFile *named_file;     /* NULL: no file can be read */
     void *source_context;           /* of both */

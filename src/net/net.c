@@ -148,6 +148,11 @@ const ShoalBlob *shoal_net_output(const ShoalNet *net, int n) {
     return &net->blobs[net->outputs[n]]->blob;
 }
 
+size_t shoal_net_output_most(const ShoalNet *net, int n) {
+    const ShoalNetBlob *blob = net->blobs[net->outputs[n]];
+    return is_dynamic(net) ? blob->capacity : blob->blob.count;
+}
+
 float shoal_net_output_loss_weight(const ShoalNet *net, int n) {
     return net->blobs[net->outputs[n]]->loss_weight;
 }

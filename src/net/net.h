@@ -130,6 +130,9 @@ int shoal_net_layer_unit(const ShoalNet *net, int n);
 /* The output blobs (that no layer consumes), sorted by name as Caffe does. */
 int shoal_net_outputs(const ShoalNet *net);
 const ShoalBlob *shoal_net_output(const ShoalNet *net, int n);
+/* How many values output n has at most: more than its count after a pass in which a Filter let less
+ * through. */
+size_t shoal_net_output_most(const ShoalNet *net, int n);
 /* loss_weight of output n (0 when it is no loss). */
 float shoal_net_output_loss_weight(const ShoalNet *net, int n);
 ShoalBlob *shoal_net_blob(const ShoalNet *net, const char *name); /* NULL: none of that name */

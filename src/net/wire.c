@@ -160,6 +160,27 @@ static ShoalStatus allocate_layer(ShoalLayer *layer, ShoalError *err) {
     return SHOAL_OK;
 }
 
+/* batch_size of a layer that a dataset feeds; 0 for others. */
+static int dataset_batch(const Caffe__LayerParameter *layer) {
+    uint32_t batch = layer->data_param          ? layer->data_param->batch_size
+                     : layer->image_data_param  ? layer->image_data_param->batch_size
+                     : layer->window_data_param ? layer->window_data_param->batch_size
+                     : layer->hdf5_data_param   ? layer->hdf5_data_param->batch_size
+                                                : 0;
+    return batch <= INT_MAX ? (int)batch : 0;
+}
+
+/* An iteration takes the same number of samples from each dataset. */
+static ShoalStatus check_batch(const ShoalNet *net, const ShoalLayer *layer, ShoalError *err) {
+    int batch = dataset_batch(layer->param);
+    if (batch == 0 || batch == net->context.batch_full)
+        return SHOAL_OK;
+    return shoal_error_set(err, SHOAL_ERR_UNSUPPORTED,
+                           "layer '%s' has batch_size %d, but the data layer before it has %d; "
+                           "expected one batch_size for all data layers of a phase",
+                           layer->param->name, batch, net->context.batch_full);
+}
+
 static ShoalStatus make_layer(ShoalNet *net, int number, ShoalError *err) {
     ShoalLayer *layer = &net->layers[number];
     Caffe__LayerParameter *param = net->graph.layers[number].param;
@@ -187,6 +208,8 @@ static ShoalStatus make_layer(ShoalNet *net, int number, ShoalError *err) {
     if (!status && layer->class->setup)
         status = layer->class->setup(layer, err);
     if (!status)
+        status = check_batch(net, layer, err);
+    if (!status)
         status = layer->class->reshape(layer, err);
     if (!status && param->n_param > (size_t)layer->n_params)
         status = shoal_error_set(err, SHOAL_ERR_MODEL,
@@ -195,35 +218,31 @@ static ShoalStatus make_layer(ShoalNet *net, int number, ShoalError *err) {
     return status;
 }
 
-/* The first axis of the first layer that brings data: what `batch` means for the net. */
-static int batch_of(const Caffe__LayerParameter *layer) {
-    if (layer->data_param && layer->data_param->has_batch_size &&
-        layer->data_param->batch_size <= INT_MAX)
-        return (int)layer->data_param->batch_size;
-    uint32_t batch = layer->image_data_param    ? layer->image_data_param->batch_size
-                     : layer->window_data_param ? layer->window_data_param->batch_size
-                     : layer->hdf5_data_param   ? layer->hdf5_data_param->batch_size
-                     : layer->memory_data_param ? layer->memory_data_param->batch_size
-                                                : 0;
-    if (batch > 0 && batch <= INT_MAX)
-        return (int)batch;
+/* The first axis of what else brings data; 0 for other layers. */
+static int shape_batch(const Caffe__LayerParameter *layer) {
+    int64_t batch = 0;
     const Caffe__BlobShape *shape = NULL;
     if (layer->input_param && layer->input_param->n_shape)
         shape = layer->input_param->shape[0];
     if (layer->dummy_data_param && layer->dummy_data_param->n_shape)
         shape = layer->dummy_data_param->shape[0];
-    if (shape && shape->n_dim && shape->dim[0] > 0 && shape->dim[0] <= INT_MAX)
-        return (int)shape->dim[0];
-    if (layer->dummy_data_param && layer->dummy_data_param->n_num &&
-        layer->dummy_data_param->num[0] <= INT_MAX)
-        return (int)layer->dummy_data_param->num[0];
-    return 0;
+    if (shape && shape->n_dim)
+        batch = shape->dim[0];
+    else if (layer->dummy_data_param && layer->dummy_data_param->n_num)
+        batch = layer->dummy_data_param->num[0];
+    else if (layer->memory_data_param)
+        batch = layer->memory_data_param->batch_size;
+    return batch > 0 && batch <= INT_MAX ? (int)batch : 0;
 }
 
+/* What `batch` means for the net: that of the first dataset; without one, of the first other source
+ * (beside a dataset, those may be constants). */
 static int batch_of_graph(const ShoalGraph *graph) {
     int batch = 0;
-    for (int i = 0; i < graph->count && batch <= 0; i++)
-        batch = batch_of(graph->layers[i].param);
+    for (int i = 0; i < graph->count && batch == 0; i++)
+        batch = dataset_batch(graph->layers[i].param);
+    for (int i = 0; i < graph->count && batch == 0; i++)
+        batch = shape_batch(graph->layers[i].param);
     return batch > 0 ? batch : 1;
 }
 

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <math.h>
 #include <sodium.h>
 #include <string.h>
 
@@ -32,10 +33,14 @@ static void take_outputs(const ShoalNet *net, ShoalResult *result) {
     result->output_count = 0;
     for (int i = 0; i < shoal_net_outputs(net); i++) {
         const ShoalBlob *blob = shoal_net_output(net, i);
-        if (result->output_count + blob->count > result->output_capacity)
+        float *to = result->outputs + result->output_count;
+        size_t most = shoal_net_output_most(net, i);
+        if (result->output_count + most > result->output_capacity)
             return;
-        memcpy(result->outputs + result->output_count, blob->data, blob->count * sizeof(float));
-        result->output_count += blob->count;
+        memcpy(to, blob->data, blob->count * sizeof(float));
+        for (size_t k = blob->count; k < most; k++)
+            to[k] = NAN; /* a Filter let less through */
+        result->output_count += most;
     }
 }
 

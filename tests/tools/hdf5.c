@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Makes and shows HDF5 files, for tests in python, whose standard library cannot.
- *   test_hdf5 make FILE NAME TYPE CHUNK_ROWS DIM...   adds a dataset with the numbers on stdin;
- * TYPE f4, f8, i4 or u1; CHUNK_ROWS 0: none, else deflated chunks test_hdf5 show FILE NAME prints
- * its shape in one line, then its numbers test_hdf5 list FILE                               prints
- * the names of all datasets */
+ *
+ *   test_hdf5 make FILE NAME TYPE CHUNK_ROWS DIM...
+ *     adds a dataset, and the groups it is in, with the numbers on stdin; TYPE f4, f8, i4 or u1;
+ *     CHUNK_ROWS 0: none, else deflated chunks
+ *   test_hdf5 show FILE NAME
+ *     prints its shape in one line, then its numbers
+ *   test_hdf5 list FILE
+ *     prints the names of all datasets */
 #include <hdf5.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,13 +41,15 @@ static int make(int argc, char **argv) {
         H5Pset_chunk(list, axes, chunk);
         H5Pset_deflate(list, 6);
     }
-    hid_t data =
-        H5Dcreate2(file, argv[3], type_named(argv[4]), space, H5P_DEFAULT, list, H5P_DEFAULT);
+    hid_t link = H5Pcreate(H5P_LINK_CREATE);
+    H5Pset_create_intermediate_group(link, 1);
+    hid_t data = H5Dcreate2(file, argv[3], type_named(argv[4]), space, link, list, H5P_DEFAULT);
     int failed = H5Dwrite(data, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) < 0;
     free(values);
     H5Dclose(data);
     H5Sclose(space);
     H5Pclose(list);
+    H5Pclose(link);
     return H5Fclose(file) < 0 || failed;
 }
 

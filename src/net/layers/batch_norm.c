@@ -129,6 +129,8 @@ static ShoalStatus batch_norm_forward(ShoalLayer *layer, const ShoalCompute *com
     const float *x = layer->bottoms[0]->data;
     float *y = layer->tops[0]->data, *inverse = layer->saved;
     float *mean = inverse + state->shape.channels, *variance = mean + state->shape.channels;
+    if (layer->bottoms[0]->count == 0) /* a Filter let nothing through: no statistics */
+        return SHOAL_OK;
     if (state->global) {
         shoal_batch_norm_stored(layer, mean, variance);
     } else {
@@ -145,7 +147,7 @@ static ShoalStatus batch_norm_forward(ShoalLayer *layer, const ShoalCompute *com
 
 static void batch_norm_backward(ShoalLayer *layer, const ShoalCompute *compute) {
     const BatchNormState *state = layer->state;
-    if (!layer->propagate[0])
+    if (!layer->propagate[0] || layer->bottoms[0]->count == 0)
         return;
     const float *inverse = layer->saved, *dy = layer->tops[0]->diff;
     float *dx = layer->bottoms[0]->diff;

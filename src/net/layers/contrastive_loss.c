@@ -51,7 +51,7 @@ static ShoalStatus contrastive_loss_forward(ShoalLayer *layer, const ShoalComput
         double missing = margin - (legacy ? squared : sqrt(squared));
         if (is_similar(layer, i))
             sum += squared;
-        else if (missing > 0)
+        else if (!(missing <= 0)) /* NaN shows */
             sum += legacy ? missing : missing * missing;
     }
     layer->tops[0]->data[0] = (float)(sum / (double)n / 2);

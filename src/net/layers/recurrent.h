@@ -19,9 +19,9 @@
  * Without expose_hidden a forward pass begins where the one before has ended (cont tells where that
  * is not wanted); the first one, with zeros. This state is the layer's own memory, for the largest
  * N that setup sees. A reshape to fewer sequences keeps the first of its numbers; T cannot change.
- * As in Caffe, neither snapshots nor the TEST net's layer know of it; nor does another worker, when
- * it takes over a net that one worker runs. As in Caffe, too, no gradient goes through start and
- * end states: a bottom that is a start state gets 0. */
+ * As in Caffe, neither snapshots nor the layer of the TEST net have it. Nor has another worker: one
+ * that takes over the net, or that has the next batch of a test. As in Caffe, too, no gradient goes
+ * through start and end states: a bottom that is a start state gets 0. */
 
 typedef struct ShoalRecurrent {
     size_t steps, streams, units; /* T, N, D */

@@ -88,9 +88,17 @@ static ShoalStatus reshape_reshape(ShoalLayer *layer, ShoalError *err) {
         if (count <= INT_MAX)
             count *= (uint64_t)shape[i];
     if (inferred >= 0) {
-        if (!count || bottom->count % count || bottom->count / count > INT_MAX)
+        uint64_t values = bottom->count, known = count;
+        if (inferred > 0 && shape[0] == 0 && bottom->axes > 0 && bottom->shape[0] == 0) {
+            /* A Filter let nothing through: what a sample would have. */
+            values = shoal_blob_count(bottom, 1, bottom->axes);
+            known = 1;
+            for (int i = 1; i < axes && known <= INT_MAX; i++)
+                known *= (uint64_t)shape[i];
+        }
+        if (!known || values % known || values / known > INT_MAX)
             return mismatch(layer, err);
-        shape[inferred] = (int)(bottom->count / count);
+        shape[inferred] = (int)(values / known);
         count *= (uint64_t)shape[inferred];
     }
     if (count != bottom->count)

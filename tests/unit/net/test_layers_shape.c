@@ -48,6 +48,7 @@ static void test_shapes(void **state) {
          SHAPE(2, 2, 3, 5)},
         {RESHAPE("shape { dim: 1 } axis: -1"), SHAPE(2, 3), SHAPE(2, 3, 1)},
         {RESHAPE("shape { dim: 1 } axis: 1 num_axes: 0"), SHAPE(2, 3), SHAPE(2, 1, 3)},
+        {RESHAPE("shape { dim: [0, 2, -1] }"), SHAPE(0, 3, 4), SHAPE(0, 2, 6)},
         {RESHAPE("shape { dim: 12 dim: 2 }"), SHAPE(2, 3, 4), SHAPE(12, 2)},
         {FLATTEN(""), SHAPE(2, 3, 4), SHAPE(2, 12)},
         {FLATTEN("axis: 0"), SHAPE(2, 3, 4), SHAPE(24)},
@@ -148,6 +149,7 @@ static void test_refusals(void **state) {
         {RESHAPE("shape { dim: 5 }"), 1, {SHAPE(2, 3)}, SHOAL_ERR_MODEL, "as many values"},
         {RESHAPE("shape { dim: [4, -1] }"), 1, {SHAPE(2, 3)}, SHOAL_ERR_MODEL, "as many values"},
         {RESHAPE("shape { dim: [0, 0, 0] }"), 1, {SHAPE(2, 3)}, SHOAL_ERR_MODEL, "cannot take"},
+        {RESHAPE("shape { dim: [0, 5, -1] }"), 1, {SHAPE(0, 3, 4)}, SHOAL_ERR_MODEL, "cannot take"},
         {RESHAPE("shape { dim: -2 }"), 1, {SHAPE(2, 3)}, SHOAL_ERR_MODEL, "cannot take"},
         {RESHAPE("shape { dim: [65536, 65536, 65536, 65536] }"),
          1,
@@ -631,6 +633,42 @@ static void test_batch_of_sources(void **state) {
                               "memory_data_param { batch_size: 9 channels: 1 height: 1 width: 1 "
                               "} }"),
                      9);
+    /* A constant before the data is not what an iteration is made of. */
+    assert_int_equal(batch_of("layer { name: 'c' type: 'DummyData' top: 'c' dummy_data_param { "
+                              "shape { dim: 1 dim: 3 } } } "
+                              "layer { name: 'd' type: 'Data' top: 'x' data_param { source: 'l' "
+                              "batch_size: 8 backend: LMDB } }"),
+                     8);
+}
+
+static ShoalStatus one_value(void *context, const Caffe__LayerParameter *layer, int top, int *axes,
+                             int *dims, ShoalError *err) {
+    (void)context, (void)layer, (void)top, (void)err;
+    *axes = 1;
+    dims[0] = 1;
+    return SHOAL_OK;
+}
+
+#define DATA(name, batch)                                                                          \
+    "layer { name: '" name "' type: 'Data' top: '" name "' data_param { source: 'l' "              \
+    "batch_size: " batch " backend: LMDB } }\n"
+
+static void test_data_layers_of_two_batches(void **state) {
+    (void)state;
+    const ShoalNetOptions options = {.phase = CAFFE__PHASE__TRAIN, .source_shape = one_value};
+    BuiltNet b;
+    built_net_open_with(&b, DATA("a", "8") DATA("b", "8"), &options);
+    assert_true(shoal_net_divides(b.net));
+    built_net_close(&b);
+    ShoalCaffeNet model;
+    ShoalNet *net = NULL;
+    ShoalError err = {0};
+    built_net_parse(DATA("a", "8") DATA("b", "16"), &model);
+    assert_int_equal(shoal_net_create(&model, &options, &net, &err), SHOAL_ERR_UNSUPPORTED);
+    assert_string_equal(err.text, "net:2:1: layer 'b' has batch_size 16, but the data layer before "
+                                  "it has 8; expected one batch_size for all data layers of a "
+                                  "phase");
+    shoal_caffe_net_close(&model);
 }
 
 #define MEMORY(name, batch)                                                                        \
@@ -655,119 +693,6 @@ static void test_memory_data(void **state) {
     built_net_close(&b);
 }
 
-/* ---- a net with a Filter: what lies above has as many samples as it lets through ---- */
-
-#define INPUTS(batch)                                                                              \
-    "layer { name: 'in' type: 'Input' top: 'x' top: 'l' input_param { shape { dim: " batch         \
-    " dim: 3 dim: 6 dim: 6 } shape { dim: " batch " } } } "
-#define ABOVE(x, l)                                                                                \
-    "layer { name: 'conv' type: 'Convolution' bottom: '" x "' top: 'c' convolution_param { "       \
-    "num_output: 4 kernel_size: 3 pad: 1 weight_filler { type: 'xavier' } } } "                    \
-    "layer { name: 'relu' type: 'ReLU' bottom: 'c' top: 'c' } "                                    \
-    "layer { name: 'deconv' type: 'Deconvolution' bottom: 'c' top: 'd' convolution_param { "       \
-    "num_output: 4 kernel_size: 2 stride: 2 weight_filler { type: 'xavier' } } } "                 \
-    "layer { name: 'norm' type: 'LRN' bottom: 'd' top: 'n' } "                                     \
-    "layer { name: 'drop' type: 'Sigmoid' bottom: 'n' top: 'n' } "                                 \
-    "layer { name: 'pool' type: 'Pooling' bottom: 'n' top: 'p' pooling_param { kernel_size: 3 "    \
-    "stride: 2 } } "                                                                               \
-    "layer { name: 'spp' type: 'SPP' bottom: 'p' top: 's' spp_param { pyramid_height: 2 } } "      \
-    "layer { name: 'ip' type: 'InnerProduct' bottom: 's' top: 'y' inner_product_param { "          \
-    "num_output: 5 weight_filler { type: 'xavier' } } } "                                          \
-    "layer { name: 'loss' type: 'SoftmaxWithLoss' bottom: 'y' bottom: '" l "' top: 'loss' } "
-#define FILTERED                                                                                   \
-    INPUTS("6")                                                                                    \
-    "layer { name: 'sel' type: 'Input' top: 'sel' input_param { shape { dim: 6 } } } "             \
-    "layer { name: 'f' type: 'Filter' bottom: 'x' bottom: 'l' bottom: 'sel' top: 'fx' top: 'fl' "  \
-    "} " ABOVE("fx", "fl")
-
-enum { SAMPLE = 3 * 6 * 6, MOST = 6 };
-
-typedef struct Samples {
-    float x[MOST * SAMPLE], label[MOST], chosen[MOST];
-} Samples;
-
-/* Points the inputs to those samples, all of them or the chosen ones in `room`. */
-static void feed(BuiltNet *b, Samples *from, Samples *room) {
-    size_t n = 0;
-    for (size_t i = 0; room && i < MOST; i++)
-        if (from->chosen[i] != 0) {
-            harness_set(room->x + n * SAMPLE, SAMPLE, from->x + i * SAMPLE);
-            room->label[n++] = from->label[i];
-        }
-    shoal_net_source(b->net, 0)->tops[0]->data = room ? room->x : from->x;
-    shoal_net_source(b->net, 0)->tops[1]->data = room ? room->label : from->label;
-    if (!room)
-        shoal_net_source(b->net, 1)->tops[0]->data = from->chosen;
-}
-
-static void same_as_the_chosen_alone(BuiltNet *filtered, BuiltNet *plain, Samples *samples,
-                                     int chosen) {
-    static Samples room;
-    ShoalNetParams p = shoal_net_params(filtered->net), q = shoal_net_params(plain->net);
-    feed(filtered, samples, NULL);
-    float loss = built_net_run(filtered);
-    assert_int_equal(shoal_net_blob(filtered->net, "fx")->shape[0], chosen);
-    assert_int_equal(shoal_net_blob(filtered->net, "y")->shape[0], chosen);
-    if (chosen == 0) {
-        assert_true(loss == 0);
-        for (size_t i = 0; i < p.gradient_count; i++)
-            assert_true(p.gradients[i] == 0);
-        return;
-    }
-    assert_int_equal(shoal_net_set_share(plain->net, chosen, 0, NULL, &plain->err), SHOAL_OK);
-    feed(plain, samples, &room);
-    float expected = built_net_run(plain);
-    assert_memory_equal(&loss, &expected, sizeof loss);
-    assert_int_equal(p.gradient_count, q.gradient_count);
-    assert_memory_equal(p.gradients, q.gradients, p.gradient_count * sizeof(float));
-}
-
-static void test_filter_in_a_net(void **state) {
-    (void)state;
-    static const char *const patterns[] = {"101100", "111111", "000000", "000001",
-                                           "110111", "000000", "011111"};
-    static Samples samples;
-    ShoalRng rng;
-    BuiltNet filtered, plain;
-    built_net_open(&filtered, FILTERED, false);
-    built_net_open(&plain, INPUTS("6") ABOVE("x", "l"), false);
-    assert_false(shoal_net_divides(filtered.net));
-    assert_true(shoal_net_divides(plain.net));
-    ShoalNetParams p = shoal_net_params(filtered.net), q = shoal_net_params(plain.net);
-    assert_int_equal(p.data_count, q.data_count);
-    harness_set(p.data, p.data_count, q.data);
-    shoal_rng_init(&rng, 5, SHOAL_RNG_TEST, 0);
-    shoal_rng_fill_uniform(&rng, -1, 1, MOST * SAMPLE, samples.x);
-    for (size_t i = 0; i < sizeof patterns / sizeof patterns[0]; i++) {
-        int chosen = 0;
-        for (size_t k = 0; k < MOST; k++) {
-            samples.label[k] = (float)((k + i) % 5);
-            samples.chosen[k] = patterns[i][k] == '1' ? -0.5f : 0;
-            chosen += patterns[i][k] == '1';
-        }
-        same_as_the_chosen_alone(&filtered, &plain, &samples, chosen);
-    }
-    built_net_close(&filtered);
-    built_net_close(&plain);
-}
-
-/* Gradients go where their samples came from; the others get 0. */
-static void test_filter_backward(void **state) {
-    (void)state;
-    const Shape bottoms[] = {SHAPE(4, 2), SHAPE(4, 1, 1)};
-    Harness h;
-    harness_open(&h, TWO("Filter", ""), 2, bottoms);
-    harness_set(h.bottoms[1]->data, 4, (float[]){0, 1, 0, 2});
-    harness_forward(&h);
-    assert_int_equal(h.tops[0]->shape[0], 2);
-    harness_set(h.tops[0]->diff, 4, (float[]){1, 2, 3, 4});
-    for (int i = 0; i < 8; i++)
-        h.bottoms[0]->diff[i] = NAN;
-    harness_backward(&h);
-    harness_assert_near(h.bottoms[0]->diff, (float[]){0, 0, 1, 2, 0, 0, 3, 4}, 8, 0);
-    harness_close(&h);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shapes),
@@ -784,9 +709,8 @@ int main(void) {
         cmocka_unit_test(test_reshape_of_a_share),
         cmocka_unit_test(test_reduction_of_a_share),
         cmocka_unit_test(test_batch_of_sources),
+        cmocka_unit_test(test_data_layers_of_two_batches),
         cmocka_unit_test(test_memory_data),
-        cmocka_unit_test(test_filter_in_a_net),
-        cmocka_unit_test(test_filter_backward),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
