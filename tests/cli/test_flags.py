@@ -28,7 +28,7 @@ class Flags(Case):
                       ("-solver", "solver.prototxt", "-threads", "1"),
                       ("-solver=solver.prototxt", "-threads=1")):
             result = self.succeeds("train", *flags)
-            out = re.sub(r"(?m)^I\d+ [\d:.]+ \d+ ", "", result.out)
+            out = re.sub(r"(?m)^I\d+ [\d:.]+ +\d+ ", "", result.out)
             seen.append(re.sub(r"[0-9.e+]+ images/s", "", out))
         self.assertEqual(len(set(seen)), 1)
         self.assertIn("Optimization Done.", seen[0])
