@@ -18,6 +18,8 @@ TIMEOUT_S = 240  # against hanging only
 
 # What a sanitizer prints; none of it may be in any output.
 SANITIZER = re.compile(r"AddressSanitizer|LeakSanitizer|runtime error:|ThreadSanitizer")
+# Under allocator_may_return_null: that malloc failed, as it does without the sanitizer.
+NO_MEMORY = re.compile(r"^==\d+==WARNING: AddressSanitizer failed to allocate .* bytes\n", re.M)
 
 NET = """
 name: "Small"
@@ -71,7 +73,7 @@ def run(*args, cwd=None, env=None, preexec=None):
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, timeout=TIMEOUT_S, check=False)
     return Result(done.returncode, done.stdout.decode("utf-8", "replace"),
-                  done.stderr.decode("utf-8", "replace"))
+                  NO_MEMORY.sub("", done.stderr.decode("utf-8", "replace")))
 
 
 def write(path, content):

@@ -117,8 +117,14 @@ class Layers(harness.Case):
     def test_best_kernels(self):
         self.check("best", "plain")
 
+    def test_shared(self):
+        self.check("best", "shared")
+
     def test_fused(self):
         self.check("best", "fused")
+
+    def test_recompute(self):
+        self.check("best", "recompute")
 
     def test_comparison_can_fail(self):
         row = ("2x2", [1.0, -2.0, 0.5, 3.0])

@@ -623,6 +623,17 @@ static void test_strides(void **state) {
     check_shape(s, false);
 }
 
+/* The stride leaps over all of the image, in one direction or both. */
+static void test_only_padding_seen(void **state) {
+    (void)state;
+    check_shape(shape(2, 20, 2, 1, 17, 1, 3, 1, 1), false);
+    ShoalConvShape s = shape(2, 20, 2, 5, 24, 3, 3, 1, 1);
+    s.kernel_h = 1;
+    s.out_height = outs(s.height, s.kernel_h, s.stride_h, s.pad_h, 1);
+    check_shape(s, false);
+    check_shape(s, true);
+}
+
 static void test_groups(void **state) {
     (void)state;
     ShoalConvShape s = shape(2, 64, 7, 6, 32, 3, 1, 1, 1);
@@ -721,10 +732,11 @@ static void test_unsupported(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_pointwise), cmocka_unit_test(test_spatial),
-        cmocka_unit_test(test_strides),   cmocka_unit_test(test_groups),
-        cmocka_unit_test(test_plain),     cmocka_unit_test(test_other_ways),
-        cmocka_unit_test(test_whole),     cmocka_unit_test(test_unsupported),
+        cmocka_unit_test(test_pointwise),   cmocka_unit_test(test_spatial),
+        cmocka_unit_test(test_strides),     cmocka_unit_test(test_only_padding_seen),
+        cmocka_unit_test(test_groups),      cmocka_unit_test(test_plain),
+        cmocka_unit_test(test_other_ways),  cmocka_unit_test(test_whole),
+        cmocka_unit_test(test_unsupported),
     };
     return cmocka_run_group_tests(tests, check_start, check_stop);
 }

@@ -29,7 +29,7 @@ typedef struct Case {
 
 typedef struct Run {
     const ShoalKernels *kernels;
-    bool fused;
+    bool keep, fused, recompute; /* the plan */
     ShoalCaffeNet model;
     ShoalNet *net;
     void *arena;
@@ -112,13 +112,13 @@ static void print_row(const char *kind, const char *name, const ShoalBlob *blob,
     printf("\n");
 }
 
-/* All blobs of the plain plan; of the fused one, where blobs share memory, the net's outputs. */
+/* All blobs of the plain plan; of the others, where blobs share memory, the net's outputs. */
 static void print_blobs(const Run *run) {
-    for (int n = 0; run->fused && n < shoal_net_outputs(run->net); n++) {
+    for (int n = 0; !run->keep && n < shoal_net_outputs(run->net); n++) {
         const ShoalBlob *blob = shoal_net_output(run->net, n);
         print_row("data", blob->name, blob, blob->data);
     }
-    for (int l = 0; !run->fused && l < shoal_net_layers(run->net); l++) {
+    for (int l = 0; run->keep && l < shoal_net_layers(run->net); l++) {
         ShoalLayer *layer = shoal_net_layer(run->net, l);
         for (int t = 0; t < layer->n_tops; t++)
             if (layer->tops[t]->data && !strstr(layer->tops[t]->name, "_split_"))
@@ -127,7 +127,7 @@ static void print_blobs(const Run *run) {
 }
 
 static void print_diffs(const Case *c, const Run *run) {
-    for (int n = 0; !run->fused && n < c->n_inputs; n++) {
+    for (int n = 0; run->keep && n < c->n_inputs; n++) {
         const ShoalBlob *blob = shoal_net_blob(run->net, c->inputs[n].name);
         if (blob && blob->diff)
             print_row("diff", blob->name, blob, blob->diff);
@@ -192,9 +192,10 @@ static ShoalStatus build(Run *run, const Case *c, ShoalError *err) {
                                                                        : CAFFE__PHASE__TEST,
                                      .seed = 1,
                                      .backward = strcmp(c->phase, "TEST") != 0,
-                                     .keep_all = !run->fused,
+                                     .keep_all = run->keep,
                                      .kernels = run->fused ? run->kernels : NULL,
                                      .fuse_all = run->fused,
+                                     .recompute = run->recompute,
                                      .named_file = named_file};
     ShoalStatus status =
         shoal_caffe_net_from_text(c->text, strlen(c->text), c->name, &run->model, err);
@@ -287,16 +288,28 @@ static void read_cases(FILE *f, const Run *how) {
     }
 }
 
+/* plain: each blob has memory of its own. shared: blobs share it. fused: and layers are fused.
+ * recompute: and backward makes again what it can. */
+static bool choose_plan(const char *plan, Run *how) {
+    how->keep = !strcmp(plan, "plain");
+    how->recompute = !strcmp(plan, "recompute");
+    how->fused = how->recompute || !strcmp(plan, "fused");
+    return how->keep || how->fused || !strcmp(plan, "shared");
+}
+
 int main(int argc, char **argv) {
     ShoalError err = {0};
     ShoalCpuLevel level;
-    FILE *f = argc == 4 ? fopen(argv[1], "r") : NULL;
+    Run how = {0};
+    FILE *f = argc == 4 && choose_plan(argv[3], &how) ? fopen(argv[1], "r") : NULL;
     if (!f || shoal_cpu_level_choose(strcmp(argv[2], "best") ? argv[2] : NULL, &level, &err)) {
-        fprintf(stderr, "usage: layer_cases CASES c|avx2|avx512|neon|best plain|fused %s\n",
-                err.text);
+        fprintf(
+            stderr,
+            "usage: layer_cases CASES c|avx2|avx512|neon|best plain|shared|fused|recompute %s\n",
+            err.text);
         return 2;
     }
-    const Run how = {.kernels = shoal_kernels_for(level), .fused = !strcmp(argv[3], "fused")};
+    how.kernels = shoal_kernels_for(level);
     read_cases(f, &how);
     fclose(f);
     return 0;

@@ -54,6 +54,8 @@ ShoalNchwcAxis shoal_nchwc_axis_bwd(const ShoalConvShape *s, bool vertical, ptrd
 }
 
 void shoal_nchwc_reach_add(ShoalNchwcReach *reach, const ShoalNchwcAxis *axis, ptrdiff_t input) {
+    if (reach->size == 0) /* and so it stays where all outputs lie in the padding */
+        reach->skip = 1;
     if (axis->taps == 0 || axis->count == 0)
         return;
     const ptrdiff_t last_tap = axis->at_first + (axis->taps - 1) * axis->at_step;
