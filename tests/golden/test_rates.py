@@ -37,7 +37,7 @@ class Rates(harness.Case):
         self.assertEqual([f for f in os.listdir(where) if f.startswith("x_iter")], [])
 
     def test_cluster(self):
-        self.check("--workers=2")
+        self.check("--workers=3")
 
     def test_another_policy_is_seen(self):
         where = golden.prepare(self, CASE)

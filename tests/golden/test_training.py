@@ -340,8 +340,10 @@ class AlexnetWithin(Alexnet):
     name = "06-alexnet-lrn-within"
 
 
-class Windows(Training, harness.Case):
+class Windows(Clusters, Training, harness.Case):
     name, iterations, batch, pixels = "06-pooling", 10, 8, 31 * 31
+    workers = (3,)
+    layers = ()  # nothing switches
 
 
 class BatchNorm(Training):
