@@ -285,9 +285,14 @@ class Shaped(Doctor):
         return json.loads(harness.read_text(self.path("device")))
 
     def test_100_mbit(self):
-        with netns.Lab(2, mbit=100) as lab:
-            report = self.measure(lab)
-        self.find(report, "link", "to the coordinator it is a link of 100 Mbit/s")
+        """Other load on this machine can only make the link look slower."""
+        text = "to the coordinator it is a link of 100 Mbit/s"
+        for _ in range(5):
+            with netns.Lab(2, mbit=100) as lab:
+                report = self.measure(lab)
+            if any(text in finding["text"] for finding in report["findings"]):
+                break
+        self.find(report, "link", text)
         used = [link for link in report["links"] if link["used"]]
         self.assertEqual([link["name"] for link in used], ["eth0"])
 
