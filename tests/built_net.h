@@ -48,6 +48,14 @@ static inline void built_net_open(BuiltNet *b, const char *text, bool keep_all) 
     built_net_open_with(b, text, &options);
 }
 
+/* Of shoal_net_unit, which must not fail. */
+static inline int built_net_unit(const BuiltNet *b) {
+    ShoalError err = {0};
+    int unit;
+    assert_int_equal(shoal_net_unit(b->net, &unit, &err), SHOAL_OK);
+    return unit;
+}
+
 static inline void built_net_close(BuiltNet *b) {
     shoal_net_destroy(b->net);
     shoal_caffe_net_close(&b->model);

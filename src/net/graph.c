@@ -74,10 +74,92 @@ static ShoalStatus append(ShoalGraph *graph, Caffe__LayerParameter *param,
     return SHOAL_OK;
 }
 
+static bool is_batch_norm(const Caffe__LayerParameter *layer) {
+    return layer->type && !strcmp(layer->type, "BatchNorm");
+}
+
+/* Intel Caffe: what the net says of statistics holds for each BatchNorm (ApplyBnStatsBatchSize). */
+static ShoalStatus set_statistics_batch(const Caffe__NetParameter *net,
+                                        Caffe__LayerParameter *layer, ShoalError *err) {
+    if (!net->has_bn_stats_batch_size || !is_batch_norm(layer))
+        return SHOAL_OK;
+    if (!layer->batch_norm_param) {
+        layer->batch_norm_param = malloc(sizeof *layer->batch_norm_param);
+        if (!layer->batch_norm_param)
+            return shoal_error_memory(err, "a layer", sizeof *layer->batch_norm_param);
+        caffe__batch_norm_parameter__init(layer->batch_norm_param);
+    }
+    layer->batch_norm_param->has_stats_batch_size = 1;
+    layer->batch_norm_param->stats_batch_size = net->bn_stats_batch_size;
+    return SHOAL_OK;
+}
+
+/* ---- BatchNorm with a factor and a bias of its own ---- */
+
+/* NVCaffe's BatchNorm that scales (BatchNormLayer::LayerSetUp): a plain one and a Scale layer that
+ * works in place on its top. */
+static bool scales(const Caffe__LayerParameter *layer) {
+    const Caffe__BatchNormParameter *param = layer->batch_norm_param;
+    return is_batch_norm(layer) && param && (param->scale_bias || param->scale_filler) &&
+           layer->n_top == 1;
+}
+
+static Caffe__ScaleParameter *take_scale(Caffe__BatchNormParameter *from) {
+    Caffe__ScaleParameter *scale = malloc(sizeof *scale);
+    if (!scale)
+        return NULL;
+    caffe__scale_parameter__init(scale);
+    scale->has_bias_term = scale->bias_term = 1;
+    scale->filler = from->scale_filler;
+    scale->bias_filler = from->bias_filler;
+    from->scale_filler = from->bias_filler = NULL;
+    from->has_scale_bias = from->scale_bias = 0;
+    return scale;
+}
+
+static char **one_name(const char *name, size_t *n) {
+    char **names = malloc(sizeof *names);
+    if (names && (names[0] = strdup(name)))
+        *n = 1;
+    return names;
+}
+
+/* The param entries after those of the three sums are the Scale layer's. */
+static bool take_specs(Caffe__LayerParameter *from, Caffe__LayerParameter *scale) {
+    const size_t own = 3, n = from->n_param > own ? from->n_param - own : 0;
+    if (n == 0)
+        return true;
+    scale->param = malloc(n * sizeof *scale->param);
+    if (!scale->param)
+        return false;
+    memcpy(scale->param, from->param + own, n * sizeof *scale->param);
+    scale->n_param = n;
+    from->n_param = own;
+    return true;
+}
+
+static Caffe__LayerParameter *split_off_scale(Caffe__LayerParameter *norm) {
+    Caffe__LayerParameter *scale = malloc(sizeof *scale);
+    if (!scale)
+        return NULL;
+    caffe__layer_parameter__init(scale);
+    if (asprintf(&scale->name, "%s_scale_bias", norm->name) < 0)
+        scale->name = NULL;
+    scale->type = strdup("Scale");
+    scale->bottom = one_name(norm->top[0], &scale->n_bottom);
+    scale->top = one_name(norm->top[0], &scale->n_top);
+    scale->scale_param = take_scale(norm->batch_norm_param);
+    if (scale->name && scale->type && scale->n_bottom && scale->n_top && scale->scale_param &&
+        take_specs(norm, scale))
+        return scale;
+    caffe__layer_parameter__free_unpacked(scale, NULL);
+    return NULL;
+}
+
 static ShoalStatus filter(const ShoalCaffeNet *model, const NetState *state, ShoalGraph *out,
                           ShoalError *err) {
     const Caffe__NetParameter *net = model->param;
-    out->layers = shoal_calloc(net->n_layer + 1, sizeof *out->layers);
+    out->layers = shoal_calloc(2 * net->n_layer + 1, sizeof *out->layers);
     if (!out->layers)
         return shoal_error_memory(err, "the net's layers", net->n_layer * sizeof *out->layers);
     for (size_t i = 0; i < net->n_layer; i++) {
@@ -91,7 +173,12 @@ static ShoalStatus filter(const ShoalCaffeNet *model, const NetState *state, Sho
         }
         if (!layer_is_kept(layer, state))
             continue;
-        ShoalStatus status = append(out, copy_layer(layer), layer, state->phase, err);
+        Caffe__LayerParameter *param = copy_layer(layer);
+        ShoalStatus status = append(out, param, layer, state->phase, err);
+        if (!status)
+            status = set_statistics_batch(net, param, err);
+        if (!status && scales(param))
+            status = append(out, split_off_scale(param), layer, state->phase, err);
         if (status)
             return status;
     }

@@ -5,8 +5,9 @@
 #include "caffe/model.h"
 
 /* The layers of a net that a phase and state keep, in order, with Split layers put in wherever a
- * top feeds several bottoms (BVLC Caffe: Net::FilterNet, insert_splits.cpp). Messages only: shapes
- * and memory come later. */
+ * top feeds several bottoms (BVLC Caffe: Net::FilterNet, insert_splits.cpp). What NVCaffe has in
+ * one layer, BatchNorm with scale_bias, becomes two: "NAME" and the Scale layer "NAME_scale_bias".
+ * Messages only: shapes and memory come later. */
 
 typedef struct ShoalGraphLayer {
     Caffe__LayerParameter *param;        /* own copy, without blobs; phase set */

@@ -109,6 +109,8 @@ struct ShoalLayer {
                          share of what it gives for all (it mixes samples, or the batch is not axis
                          0 of its tops). Such a net runs on one worker at a time, with the whole
                          batch */
+    int statistics_batch; /* set by setup: samples of a batch that statistics are taken over; 0: it
+                             takes none */
     void *state;
 
     size_t workspace_bytes; /* of compute->workspace that forward or backward uses */

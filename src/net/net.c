@@ -165,9 +165,42 @@ int shoal_layer_share_of(const ShoalLayer *layer, int full) {
     return full == layer->context->batch_full ? layer->context->batch_now : full;
 }
 
-bool shoal_net_divides(const ShoalNet *net) {
-    for (int i = 0; i < net->n_layers; i++)
-        if (net->layers[i].whole_batch)
-            return false;
-    return true;
+/* Among layers that take statistics over parts of the batch, or not, all do alike. */
+static ShoalStatus statistics_unit(const ShoalNet *net, int *unit, ShoalError *err) {
+    const ShoalLayer *first = NULL;
+    for (int i = 0; i < net->n_layers; i++) {
+        const ShoalLayer *layer = &net->layers[i];
+        if (layer->statistics_batch == 0)
+            continue;
+        first = first ? first : layer;
+        if (layer->statistics_batch != first->statistics_batch)
+            return shoal_error_set(err, SHOAL_ERR_MODEL,
+                                   "layer '%s' takes statistics over %d samples, layer '%s' over "
+                                   "%d; expected one stats_batch_size for all",
+                                   first->param->name, first->statistics_batch, layer->param->name,
+                                   layer->statistics_batch);
+    }
+    const int batch = net->context.batch_full, n = first ? first->statistics_batch : batch;
+    if (batch % n != 0)
+        return shoal_error_set(err, SHOAL_ERR_MODEL,
+                               "layer '%s' takes statistics over %d samples, and the batch has %d; "
+                               "expected a multiple",
+                               first->param->name, n, batch);
+    *unit = n == batch ? 0 : n;
+    return SHOAL_OK;
+}
+
+ShoalStatus shoal_net_unit(const ShoalNet *net, int *unit, ShoalError *err) {
+    ShoalStatus status = statistics_unit(net, unit, err);
+    for (int i = 0; i < net->n_layers && !status; i++) {
+        if (!net->layers[i].whole_batch)
+            continue;
+        if (*unit != 0 && *unit != net->context.batch_full)
+            return shoal_error_set(err, SHOAL_ERR_MODEL,
+                                   "layer '%s' has to have its batch of %d whole, so no "
+                                   "stats_batch_size can cut it into parts of %d",
+                                   net->layers[i].param->name, net->context.batch_full, *unit);
+        *unit = net->context.batch_full;
+    }
+    return status;
 }

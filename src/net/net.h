@@ -121,8 +121,11 @@ ShoalNetParams shoal_net_params(const ShoalNet *net);
 /* Looking around. */
 int shoal_net_batch(const ShoalNet *net); /* the global batch; 1 when nothing has a batch */
 int shoal_net_capacity(const ShoalNet *net);
-/* Whether a batch may be shared out: no layer has to have it whole (ShoalLayer.whole_batch). */
-bool shoal_net_divides(const ShoalNet *net);
+/* *unit: 0 where a batch may be cut anywhere; else the samples of it, one after the other, that
+ * have to be computed together: the batch, where a layer has to have it whole
+ * (ShoalLayer.whole_batch), or what statistics are taken over (a BatchNorm's stats_batch_size), a
+ * divisor of the batch. SHOAL_ERR_MODEL: layers that do not agree. */
+ShoalStatus shoal_net_unit(const ShoalNet *net, int *unit, ShoalError *err);
 int shoal_net_layers(const ShoalNet *net);
 ShoalLayer *shoal_net_layer(const ShoalNet *net, int n);
 /* The layer that layer n is done together with: the first of its unit; n itself for that one. */

@@ -6,10 +6,23 @@
 /* Places within the life of an iteration, then those after the last one. */
 enum { AT_TEST, AT_TRAIN, AT_SNAPSHOT, AT_LAST_SNAPSHOT, AT_LAST_LOSS, AT_LAST_TEST, AT_END };
 
-static bool tests_at(const ShoalSchedule *s, int iter) {
+/* Intel Caffe's test_offset moves all tests (Solver::Step); BVLC has 0. */
+static bool is_test_iteration(const ShoalSchedule *s, int iter) {
     const Caffe__SolverParameter *p = s->solver;
-    return p->test_interval > 0 && s->n_test_nets > 0 && iter % p->test_interval == 0 &&
-           (iter > 0 || p->test_initialization);
+    return p->test_interval > 0 && s->n_test_nets > 0 &&
+           ((int64_t)iter - p->test_offset) % p->test_interval == 0;
+}
+
+static bool tests_at(const ShoalSchedule *s, int iter) {
+    return is_test_iteration(s, iter) && (iter > 0 || s->solver->test_initialization);
+}
+
+/* How many tests there are before an iteration. */
+static int tests_before(const ShoalSchedule *s, int iter) {
+    const int interval = s->solver->test_interval;
+    const int first = (s->solver->test_offset % interval + interval) % interval;
+    const int all = iter > first ? (iter - 1 - first) / interval + 1 : 0;
+    return all - (first == 0 && !s->solver->test_initialization);
 }
 
 static bool snapshots_at(const ShoalSchedule *s, int iter) {
@@ -28,8 +41,7 @@ void shoal_schedule_init(ShoalSchedule *schedule, const Caffe__SolverParameter *
                                 .start_iter = start_iter,
                                 .current_step = current_step};
     if (unbroken && start_iter > 0 && solver->test_interval > 0)
-        schedule->tests =
-            (start_iter - 1) / solver->test_interval + (solver->test_initialization ? 1 : 0);
+        schedule->tests = tests_before(schedule, start_iter);
 }
 
 static bool next_test(ShoalSchedule *s, ShoalStep *step) {
@@ -87,8 +99,7 @@ static bool visit(ShoalSchedule *s, ShoalStep *step) {
         *step = (ShoalStep){.kind = SHOAL_STEP_LOSS, .iter = s->iter, .display = true};
         return displays_at(s, s->iter);
     case AT_LAST_TEST:
-        if (s->solver->test_interval > 0 && s->n_test_nets > 0 &&
-            s->iter % s->solver->test_interval == 0)
+        if (is_test_iteration(s, s->iter))
             return next_test(s, step);
         s->place = AT_END;
         return false;

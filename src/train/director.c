@@ -51,10 +51,13 @@ ShoalStatus shoal_shuffle_find(const char *name, ShoalShuffle *shuffle, ShoalErr
 /* Every share that the batch may be cut into must be a batch that the net can take. */
 static ShoalStatus check_shares(const ShoalDirector *director, ShoalNet *net, ShoalError *err) {
     int n = director->options.n_ranks, batch = shoal_net_batch(net);
-    director->job->whole_batch = !shoal_net_divides(net);
-    if (director->job->whole_batch)
-        return SHOAL_OK;
-    int shares[] = {(batch + n - 1) / n, batch / n};
+    ShoalStatus status = shoal_net_unit(net, &director->job->unit, err);
+    if (status) {
+        shoal_error_prefix(err, "%s", director->job->nets[0].model.file);
+        return status;
+    }
+    int unit = director->job->unit;
+    int shares[] = {unit ? unit : (batch + n - 1) / n, unit ? unit : batch / n};
     for (int i = 0; i < 2; i++)
         if (shares[i] > 0 && shoal_net_set_share(net, shares[i], 0, NULL, err)) {
             shoal_error_prefix(err, "%s: a batch of %d cannot be shared out among %d workers",
@@ -336,22 +339,22 @@ static void begin_step(ShoalDirector *director) {
     cursor->passes = cursor->step.kind == SHOAL_STEP_TRAIN ? director->job->solver->iter_size : 1;
 }
 
-/* One does it all: the first that can, so that what layers carry from batch to batch stays. */
-static ShoalStatus share_whole(const ShoalCrew *crew, int batch, ShoalPlan *plan, int *planned,
-                               ShoalError *err) {
-    int chosen = -1;
-    for (int r = crew->n - 1; r >= 0; r--) {
-        plan->count[r] = 0;
-        if (!crew->capacities || crew->capacities[r] >= batch)
-            chosen = r;
+/* One unit, or none, for each that can take one: the first ones, so that what layers carry from
+ * batch to batch stays where it is when the unit is the batch. */
+static ShoalStatus share_units(const ShoalCrew *crew, int unit, int left, ShoalPlan *plan,
+                               int *planned, ShoalError *err) {
+    *planned = 0;
+    for (int r = 0; r < crew->n; r++) {
+        bool can = *planned < left && (!crew->capacities || crew->capacities[r] >= unit);
+        plan->count[r] = can ? unit : 0;
+        *planned += plan->count[r];
     }
-    if (chosen < 0)
-        return shoal_error_set(err, SHOAL_ERR_MEMORY,
-                               "this net needs its whole batch of %d on one worker, and none has "
-                               "memory for that; set a smaller batch_size",
-                               batch);
-    plan->count[chosen] = *planned = batch;
-    return SHOAL_OK;
+    return *planned > 0 ? SHOAL_OK
+                        : shoal_error_set(err, SHOAL_ERR_MEMORY,
+                                          "this net needs %d samples of a batch together on one "
+                                          "worker, and none has memory for that; set a smaller "
+                                          "batch_size (or stats_batch_size)",
+                                          unit);
 }
 
 /* How many samples of the batch each rank gets: by speed, within what it can take at once. */
@@ -374,9 +377,9 @@ static ShoalStatus share_batch(ShoalDirector *director, const ShoalCrew *crew, S
                                ShoalError *err) {
     ShoalCursor *cursor = &director->cursor;
     int batch = director->nets[0].batch, at = cursor->at, planned;
-    ShoalStatus status = director->job->whole_batch
-                             ? share_whole(crew, batch, plan, &planned, err)
-                             : share_counts(crew, batch - at, plan, &planned, err);
+    const int unit = director->job->unit;
+    ShoalStatus status = unit ? share_units(crew, unit, batch - at, plan, &planned, err)
+                              : share_counts(crew, batch - at, plan, &planned, err);
     if (status)
         return status;
     plan->round.batch = batch;
@@ -386,7 +389,7 @@ static ShoalStatus share_batch(ShoalDirector *director, const ShoalCrew *crew, S
     int fed = 0;
     while (fed < streams->count && !streams->items[fed].dataset)
         fed++;
-    bool sticky = crew->holdings && fed < streams->count && !director->job->whole_batch;
+    bool sticky = crew->holdings && fed < streams->count && unit == 0;
     for (int i = 0; i < planned && sticky; i++)
         director->numbers[i] =
             shoal_streams_number(streams, fed, cursor->train_position + (uint64_t)(at + i));

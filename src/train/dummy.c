@@ -61,8 +61,11 @@ static ShoalStatus shape_of_layer(const Caffe__LayerParameter *layer, Shape *sha
         snprintf(shape->from, sizeof shape->from, "crop_size; 3 channels are assumed");
         return SHOAL_OK;
     }
+    ShoalError attempt = {0};
     if (param && param->mean_file && param->mean_file[0])
-        return shape_of_mean(param->mean_file, shape, err);
+        return shape_of_mean(param->mean_file, shape, &attempt)
+                   ? shoal_error_set(err, attempt.status, "%s; or give --shape=CxHxW", attempt.text)
+                   : SHOAL_OK;
     return shoal_error_set(err, SHOAL_ERR_MODEL,
                            "the shape of the images of layer '%s' is unknown: it has no crop_size "
                            "and no mean_file; give --shape=CxHxW",
@@ -163,10 +166,11 @@ static ShoalStatus replace_all(ShoalJob *job, const char *given, char text[SHOAL
     for (size_t i = 0; i < net->n_layer && !status; i++) {
         Caffe__LayerParameter *layer = net->layer[i];
         if (is_timed(layer) && layer->type && !strcmp(layer->type, "HDF5Data"))
-            return shoal_error_set(err, SHOAL_ERR_UNSUPPORTED,
-                                   "layer '%s': in place of HDF5Data no random numbers can be made; "
-                                   "time the net on its data",
-                                   layer->name);
+            return shoal_error_set(
+                err, SHOAL_ERR_UNSUPPORTED,
+                "layer '%s': in place of HDF5Data no random numbers can be made; "
+                "time the net on its data",
+                layer->name);
         if (!has_images(layer) || !is_timed(layer))
             continue;
         if (!given)

@@ -44,8 +44,8 @@ typedef struct ShoalJob {
     int n_weights;
     ShoalJobFile *files; /* that layers name: means, InfogainLoss matrices */
     int n_files;
-    bool fast_decode; /* ShoalFeedOptions */
-    bool whole_batch; /* the train net cannot have a part of a batch; a director finds out */
+    bool fast_decode;          /* ShoalFeedOptions */
+    int unit;                  /* of the train net (shoal_net_unit); a director finds out */
     Caffe__SolverState *state; /* to go on from; NULL: start at iteration 0 */
     ShoalJobFile state_file;
     uint64_t seed;

@@ -144,7 +144,7 @@ ShoalStatus shoal_job_pack(const ShoalJob *job, void **bytes, size_t *size, Shoa
         message.workers = (uint32_t)job->workers;
         message.hash_interval = (uint32_t)job->hash_interval;
         message.fast_decode = job->fast_decode;
-        message.whole_batch = job->whole_batch;
+        message.unit = (uint32_t)job->unit;
         status = shoal_caffe_pack(&message.base, bytes, size, err);
     }
     shoal_free(message.solver.data);
@@ -252,13 +252,13 @@ static ShoalStatus datasets_from_message(const Shoal__Job *message, ShoalJob *jo
 
 static ShoalStatus job_from_message(const Shoal__Job *message, ShoalJob *job, ShoalError *err) {
     if (message->n_nets < 1 || message->n_nets > 1024 || message->workers < 1 ||
-        message->workers > INT_MAX || message->hash_interval > INT_MAX)
+        message->workers > INT_MAX || message->hash_interval > INT_MAX || message->unit > INT_MAX)
         return shoal_error_set(err, SHOAL_ERR_PROTOCOL, "the job has no net, or makes no sense");
     job->seed = message->seed;
     job->workers = (int)message->workers;
     job->hash_interval = (int)message->hash_interval;
     job->fast_decode = message->fast_decode;
-    job->whole_batch = message->whole_batch;
+    job->unit = (int)message->unit;
     ShoalStatus status =
         shoal_caffe_unpack(&caffe__solver_parameter__descriptor, message->solver.data,
                            message->solver.len, "job", (ProtobufCMessage **)&job->solver, err);

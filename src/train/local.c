@@ -26,6 +26,8 @@ static ShoalStatus stage(Local *local, int item, ShoalError *err) {
     *round = plan->round;
     round->first_sample = plan->base[0];
     round->count = plan->count[0];
+    if (round->count < round->batch)
+        round->places = plan->places + plan->first[0];
     return shoal_streams_stage(shoal_director_streams(local->director, round->net), slot, err);
 }
 
@@ -101,7 +103,7 @@ static ShoalStatus run(Local *local, const ShoalJob *job, ShoalError *err) {
 
 static ShoalStatus prepare(Local *local, const ShoalJob *job, const ShoalTrainOptions *options,
                            ShoalError *err) {
-    ShoalReplicaOptions replica = {.slots = SLOTS, .writes_files = true};
+    ShoalReplicaOptions replica = {.slots = SLOTS, .writes_files = true, .capacity = job->unit};
     ShoalStatus status = shoal_engine_choose(&options->engine, 0, &replica, err);
     if (!status)
         status = shoal_replica_create(job, &replica, &local->replica, err);

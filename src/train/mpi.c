@@ -418,8 +418,7 @@ static ShoalStatus share_out(Run *run, int *capacity, ShoalError *err) {
         status = shoal_error_memory(err, "the shares", (size_t)run->n * sizeof *keys);
     for (int r = 0; r < run->n && !status; r++) {
         keys[r] = (uint64_t)r;
-        run->capacities[r] = *capacity =
-            run->job->whole_batch ? batch : (batch - 1) / run->n + 1;
+        run->capacities[r] = *capacity = run->job->unit ? run->job->unit : (batch - 1) / run->n + 1;
     }
     if (!status)
         status = shoal_balance_create(NULL, &run->balance, err);

@@ -99,7 +99,8 @@ static ShoalStatus create_replica(Worker *worker, ShoalError *err) {
     if (status)
         return status;
     int share = (batch + job->workers - 1) / job->workers;
-    int capacity = 2 * share < batch && !job->whole_batch ? 2 * share : batch, fitting;
+    int wanted = job->unit ? job->unit : 2 * share, fitting;
+    int capacity = wanted < batch ? wanted : batch;
     unsigned long long total, available;
     shoal_memory_system(&total, &available);
     options.reserve = total / RESERVE_PART;
@@ -109,7 +110,7 @@ static ShoalStatus create_replica(Worker *worker, ShoalError *err) {
         options.capacity = capacity;
         fitting = 0;
         status = shoal_replica_create(job, &options, &worker->replica, &attempt);
-        if (status != SHOAL_ERR_MEMORY || capacity == 1 || job->whole_batch) {
+        if (status != SHOAL_ERR_MEMORY || capacity == 1 || job->unit) {
             worker->capacity = capacity;
             return status ? shoal_error_set(err, status, "%s", attempt.text) : SHOAL_OK;
         }

@@ -394,6 +394,29 @@ class ResnetClusters(harness.Case):
                         error = harness.blob_error(x, y, golden.FLOORS["data"])
                         self.assertLessEqual(error, self.bound, name)
 
+    def test_statistics_over_parts(self):
+        """bn_stats_batch_size: 4 cuts the batch of 8 into the sub-batches of case
+        04-resnet-itersize2, in one process and on any number of workers. On workers only the sums
+        of BatchNorm differ: those of each worker move once per part that it has."""
+        want = harness.Saved(golden.reference("04-resnet-itersize2", "after_iter_20.caffemodel"))
+        for n, flags in enumerate([plan + more for plan in golden.PLANS
+                                   for more in ((), ("--workers=2",), ("--workers=3",))]):
+            with self.subTest(flags=flags):
+                where = golden.prepare(self, "04-resnet", "s%d" % n)
+                text = harness.read_text(os.path.join(where, "net.prototxt"))
+                with open(os.path.join(where, "net.prototxt"), "w") as f:
+                    f.write("bn_stats_batch_size: 4\n" + text)
+                process = self.train("--solver=solver.prototxt", "--weights=init.caffemodel",
+                                     "--check_interval=1", *flags, folder=where)
+                golden.check_losses(golden.losses("04-resnet-itersize2"), process, self.bound)
+                got = harness.Saved(os.path.join(where, "after_iter_20.caffemodel"))
+                names = [b for b in want.blobs if len(flags) == 1 or not b.startswith("bn_")]
+                self.assertGreaterEqual(len(names), 20)
+                for name in names:
+                    x, y = want.blobs[name].data, got.blobs[name].data
+                    error = harness.blob_error(x, y, golden.FLOORS["data"])
+                    self.assertLessEqual(error, self.bound, name)
+
     def test_statistics_are_averaged(self):
         """After one iteration the stored mean of the first BatchNorm, which sees the same values as
         in one process, is that of the whole batch, however uneven the shares."""

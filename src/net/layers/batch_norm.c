@@ -10,7 +10,8 @@
  * none of which learns (BVLC Caffe: BatchNormLayer):
  *   [0] sum of means [C], [1] sum of unbiased variances [C], [2] sum of weights [1]
  * With global statistics (default: phase TEST) mean and variance are [0] and [1] divided by [2], 0
- * while [2] is 0. Else they are those of the share, the variance biased, and the forward pass moves
+ * while [2] is 0. Else they are those of the share (which shoal_net_unit keeps to Intel's
+ * stats_batch_size), the variance biased, and the forward pass moves
  * the sums: s = fraction * s + new. Backward needs no blob: the normalised values are kept, since
  * the layers that follow mostly work in place. */
 
@@ -64,6 +65,11 @@ static ShoalStatus batch_norm_setup(ShoalLayer *layer, ShoalError *err) {
                                 "bottom '%s' is %s; expected 2 axes or more, and channels on axis "
                                 "1",
                                 bottom->name, shoal_blob_shape_text(bottom, text, sizeof text));
+    const int batch = layer->context->batch_full;
+    const unsigned part = param ? param->stats_batch_size : 0;
+    layer->statistics_batch = state->global                        ? 0
+                              : part > 0 && part < (unsigned)batch ? (int)part
+                                                                   : batch;
     const int channels = bottom->shape[1], one = 1;
     status = shoal_layer_add_statistic(layer, 1, &channels, !state->global, err);
     if (!status)

@@ -4,11 +4,11 @@
 #include <limits.h>
 
 /* Pooling: MAX, AVE or STOCHASTIC over windows of [N][C][H][W]. Output sizes are rounded up (or
- * down, with round_mode FLOOR); with a pad, a last window that would begin at or after size + pad
- * is dropped. MAX keeps the place of each maximum for backward; an optional second top gets it as
- * numbers. STOCHASTIC (Zeiler, Fergus 2013) takes one value of the window, each with a chance in
- * proportion to itself; in phase TEST the mean with those weights. Values are meant to be 0 or
- * more. */
+ * down, with round_mode FLOOR or ceil_mode false); with a pad, a last window that would begin at or
+ * after size + pad is dropped. MAX keeps the place of each maximum for backward; an optional second
+ * top gets it as numbers. STOCHASTIC (Zeiler, Fergus 2013) takes one value of the window, each with
+ * a chance in proportion to itself; in phase TEST the mean with those weights. Values are meant to
+ * be 0 or more. */
 
 typedef struct PoolState {
     ShoalPoolShape shape;
@@ -95,7 +95,8 @@ static ShoalStatus read_method(ShoalLayer *layer, const Caffe__PoolingParameter 
                                 (int)param->pool);
     state->max = param->pool == CAFFE__POOLING_PARAMETER__POOL_METHOD__MAX;
     state->global = param->global_pooling;
-    state->round_down = param->round_mode == CAFFE__POOLING_PARAMETER__ROUND_MODE__FLOOR;
+    state->round_down =
+        param->round_mode == CAFFE__POOLING_PARAMETER__ROUND_MODE__FLOOR || !param->ceil_mode;
     if (!state->max && layer->n_tops > 1)
         return fail(layer, err, "2 tops; expected 1: only pool MAX gives a mask");
     return SHOAL_OK;

@@ -220,6 +220,51 @@ static void refused(const char *net, const char *message) {
     shoal_caffe_net_close(&model);
 }
 
+/* ---- BatchNorm of other Caffes ---- */
+
+static void a_batch_norm_that_scales_becomes_two_layers(void **state) {
+    (void)state;
+    static const char NET[] =
+        "bn_stats_batch_size: 32 " DATA
+        "layer { name: 'n' type: 'BatchNorm' bottom: 'data' top: 'n' param { lr_mult: 0 } "
+        "  param { lr_mult: 0 } param { lr_mult: 0 } param { decay_mult: 0.25 } "
+        "  param { lr_mult: 2 } batch_norm_param { scale_bias: true eps: 0.5 "
+        "  scale_filler { value: 3 } bias_filler { value: 4 } } } "
+        "layer { name: 'm' type: 'BatchNorm' bottom: 'n' top: 'n' } "
+        "layer { name: 'e' type: 'Eltwise' bottom: 'n' bottom: 'n' top: 'e' }";
+    ShoalCaffeNet model;
+    ShoalGraph graph;
+    ShoalError err = {0};
+    built_net_parse(NET, &model);
+    assert_int_equal(shoal_graph_build(&model, TRAIN, NULL, &graph, &err), SHOAL_OK);
+    assert_int_equal(graph.count, 6);
+    const Caffe__LayerParameter *norm = graph.layers[1].param, *scale = graph.layers[2].param;
+    assert_int_equal(norm->n_param, 3);
+    assert_true(norm->batch_norm_param->eps == 0.5f);
+    assert_false(norm->batch_norm_param->scale_bias);
+    assert_null(norm->batch_norm_param->scale_filler);
+    assert_null(norm->batch_norm_param->bias_filler);
+    assert_string_equal(scale->name, "n_scale_bias");
+    assert_string_equal(scale->type, "Scale");
+    assert_string_equal(scale->bottom[0], "n");
+    assert_string_equal(scale->top[0], "n");
+    assert_true(scale->scale_param->bias_term);
+    assert_true(scale->scale_param->filler->value == 3);
+    assert_true(scale->scale_param->bias_filler->value == 4);
+    assert_int_equal(scale->n_param, 2);
+    assert_true(scale->param[0]->decay_mult == 0.25f && scale->param[1]->lr_mult == 2);
+    /* The net's word on statistics holds for all of them. */
+    assert_int_equal(norm->batch_norm_param->stats_batch_size, 32);
+    assert_string_equal(graph.layers[3].param->name, "m");
+    assert_int_equal(graph.layers[3].param->batch_norm_param->stats_batch_size, 32);
+    assert_string_equal(graph.layers[4].param->bottom[0], "n"); /* the split is behind all of it */
+    /* The model is as it was. */
+    assert_int_equal(model.param->layer[1]->n_param, 5);
+    assert_non_null(model.param->layer[1]->batch_norm_param->scale_filler);
+    shoal_graph_close(&graph);
+    shoal_caffe_net_close(&model);
+}
+
 static void errors_name_the_place(void **state) {
     (void)state;
     refused("layer { name: 'a' type: 'Silence' }\n"
@@ -250,6 +295,7 @@ int main(void) {
         cmocka_unit_test(rules),
         cmocka_unit_test(state_of_the_net_itself_is_merged),
         cmocka_unit_test(splits_count_only_kept_layers),
+        cmocka_unit_test(a_batch_norm_that_scales_becomes_two_layers),
         cmocka_unit_test(errors_name_the_place),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

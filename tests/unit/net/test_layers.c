@@ -177,6 +177,8 @@ static void test_pooling_shapes(void **state) {
         {POOL("kernel_size: 2 stride: 2"), SHAPE(2, 3, 24, 24), SHAPE(2, 3, 12, 12)},
         {POOL("kernel_size: 2 stride: 2"), SHAPE(2, 3, 5, 6), SHAPE(2, 3, 3, 3)},
         {POOL("kernel_size: 2 stride: 2 round_mode: FLOOR"), SHAPE(2, 3, 5, 6), SHAPE(2, 3, 2, 3)},
+        {POOL("kernel_size: 2 stride: 2 ceil_mode: false"), SHAPE(2, 3, 5, 6), SHAPE(2, 3, 2, 3)},
+        {POOL("kernel_size: 2 stride: 2 ceil_mode: true"), SHAPE(2, 3, 5, 6), SHAPE(2, 3, 3, 3)},
         {POOL("kernel_size: 3 stride: 2"), SHAPE(1, 1, 55, 54), SHAPE(1, 1, 27, 27)},
         {POOL("kernel_size: 3 stride: 2 pad: 1"), SHAPE(1, 1, 112, 113), SHAPE(1, 1, 57, 57)},
         /* The window at 4 - 1 begins in the last column; one at 6 - 1 would be outside: dropped. */

@@ -658,7 +658,7 @@ static void test_data_layers_of_two_batches(void **state) {
     const ShoalNetOptions options = {.phase = CAFFE__PHASE__TRAIN, .source_shape = one_value};
     BuiltNet b;
     built_net_open_with(&b, DATA("a", "8") DATA("b", "8"), &options);
-    assert_true(shoal_net_divides(b.net));
+    assert_int_equal(built_net_unit(&b), 0);
     built_net_close(&b);
     ShoalCaffeNet model;
     ShoalNet *net = NULL;
@@ -669,6 +669,55 @@ static void test_data_layers_of_two_batches(void **state) {
                                   "it has 8; expected one batch_size for all data layers of a "
                                   "phase");
     shoal_caffe_net_close(&model);
+}
+
+/* ---- how batches may be cut ---- */
+
+#define NORM(name, settings)                                                                       \
+    "layer { name: '" name "' type: 'BatchNorm' bottom: 'x' top: '" name "' "                      \
+    "batch_norm_param { " settings " } } "
+#define X "layer { name: 'x' type: 'Input' top: 'x' input_param { shape { dim: 12 dim: 4 } } } "
+
+static void refused_unit(const char *text, const char *message) {
+    BuiltNet b;
+    int unit;
+    built_net_open(&b, text, false);
+    assert_int_equal(shoal_net_unit(b.net, &unit, &b.err), SHOAL_ERR_MODEL);
+    assert_string_equal(b.err.text, message);
+    built_net_close(&b);
+}
+
+static void test_units(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        int unit;
+    } cases[] = {
+        {X NORM("n", ""), 0},
+        {X NORM("n", "stats_batch_size: 4"), 4},
+        {X NORM("n", "stats_batch_size: 12"), 0},
+        {X NORM("n", "stats_batch_size: 32"), 0},
+        {"bn_stats_batch_size: 3 " X NORM("n", "stats_batch_size: 5") NORM("m", ""), 3},
+        {X NORM("n", "use_global_stats: true stats_batch_size: 5"), 0},
+        {X NORM("n", "use_global_stats: true") NORM("m", "stats_batch_size: 6"), 6},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        BuiltNet b;
+        built_net_open(&b, cases[i].text, false);
+        if (built_net_unit(&b) != cases[i].unit)
+            fail_msg("case %zu: %d", i, built_net_unit(&b));
+        built_net_close(&b);
+    }
+    refused_unit(X NORM("n", "stats_batch_size: 5"),
+                 "layer 'n' takes statistics over 5 samples, and "
+                 "the batch has 12; expected a multiple");
+    refused_unit(X NORM("n", "stats_batch_size: 4") NORM("m", ""),
+                 "layer 'n' takes statistics over 4 samples, layer 'm' over 12; expected one "
+                 "stats_batch_size for all");
+    refused_unit(X NORM("n", "stats_batch_size: 4") "layer { name: 's' type: 'Softmax' bottom: 'x' "
+                                                    "top: 's' softmax_param { axis: 0 } }",
+                 "layer 's' has to have its batch of 12 whole, so no stats_batch_size can cut it "
+                 "into parts of 4");
 }
 
 #define MEMORY(name, batch)                                                                        \
@@ -683,13 +732,13 @@ static void test_memory_data(void **state) {
     assert_int_equal(shoal_net_sources(b.net), 1);
     assert_shape(shoal_net_blob(b.net, "m"), &data, "data");
     assert_shape(shoal_net_blob(b.net, "m_l"), &label, "labels");
-    assert_true(shoal_net_divides(b.net));
+    assert_int_equal(built_net_unit(&b), 0);
     assert_int_equal(shoal_net_set_share(b.net, 2, 0, NULL, &b.err), SHOAL_OK);
     assert_shape(shoal_net_blob(b.net, "m"), &share, "a share");
     built_net_close(&b);
     /* Two batches cannot be shared out alike. */
     built_net_open(&b, MEMORY("m", "6") MEMORY("o", "4"), false);
-    assert_false(shoal_net_divides(b.net));
+    assert_int_equal(built_net_unit(&b), 6);
     built_net_close(&b);
 }
 
@@ -710,6 +759,7 @@ int main(void) {
         cmocka_unit_test(test_reduction_of_a_share),
         cmocka_unit_test(test_batch_of_sources),
         cmocka_unit_test(test_data_layers_of_two_batches),
+        cmocka_unit_test(test_units),
         cmocka_unit_test(test_memory_data),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -52,11 +52,15 @@ static bool due(int interval, int iter) {
     return interval > 0 && iter % interval == 0;
 }
 
+static bool tests_at(const Caffe__SolverParameter *p, int iter) {
+    return p->test_interval > 0 && (iter - p->test_offset) % p->test_interval == 0;
+}
+
 /* How often an unbroken run has tested before it came to `iter`. */
 static int tests_until(const Caffe__SolverParameter *p, int iter) {
     int n = 0;
     for (int i = 0; i < iter; i++)
-        n += due(p->test_interval, i) && (i > 0 || p->test_initialization);
+        n += tests_at(p, i) && (i > 0 || p->test_initialization);
     return n;
 }
 
@@ -73,7 +77,7 @@ static void finish(const Setting *s, Sequence *seq, int iter, int current_step, 
         if (stopped(s, seq))
             return;
     }
-    if (due(p->test_interval, iter))
+    if (tests_at(p, iter))
         for (int net = 0; net < s->n_test_nets && !stopped(s, seq); net++) {
             ShoalStep *step = add(seq, SHOAL_STEP_TEST, iter);
             step->test_net = net;
@@ -87,7 +91,7 @@ static void expected_sequence(const Setting *s, Sequence *seq) {
     int tests = s->unbroken ? tests_until(p, iter) : 0;
     bool early = stopped(s, seq);
     while (!early && iter < p->max_iter) {
-        if (due(p->test_interval, iter) && (iter > 0 || p->test_initialization))
+        if (tests_at(p, iter) && (iter > 0 || p->test_initialization))
             add_tests(s, seq, iter, &tests);
         ShoalStep *train = add(seq, SHOAL_STEP_TRAIN, iter);
         train->display = due(p->display, iter);
@@ -151,11 +155,12 @@ static void sequences_are_those_of_caffe(void **state) {
     (void)state;
     Caffe__SolverParameter *p =
         solver_parse("base_lr: 1 lr_policy: 'multistep' gamma: 0.5", "stepvalue: 2 stepvalue: 3");
-    static const int max_iters[] = {0, 1, 2, 5};
-    for (int m = 0; m < 4; m++)
+    static const int max_iters[] = {0, 1, 2, 5, 5, 5, 5}, offsets[] = {0, 0, 0, 0, 1, 7, -2};
+    for (int m = 0; m < 7; m++)
         for (int choice = 0; choice < 4 * 4 * 3 * 2 * 2; choice++) {
             int rest = choice;
             p->max_iter = max_iters[m];
+            p->test_offset = offsets[m];
             p->test_interval = rest % 4;
             p->snapshot = (rest /= 4) % 4;
             p->display = (rest /= 4) % 3;
