@@ -172,9 +172,9 @@ typedef struct ShoalTrainOptions {
                                   train_state says */
     int fast_decode; /* JPEGs that are made smaller may be decoded smaller: quicker, not the pixels
                         of Caffe */
-    int hash_interval;         /* compare the replicas every so many iterations; 0: 100 */
-    int heartbeat_timeout_ms;  /* silence after which a worker counts as lost; 0: 1000, of own
-                                  workers 10000 */
+    int hash_interval;        /* compare the replicas every so many iterations; 0: 100 */
+    int heartbeat_timeout_ms; /* silence after which a worker counts as lost; 0: 1000, of own
+                                 workers 10000 */
     int stall_timeout_ms; /* a worker that computes without progress for so long is lost; 0: 30000
                            */
     const char *balance;  /* "on": shares follow the workers' measured speeds; "off": equal shares,
@@ -254,7 +254,7 @@ SHOAL_API ShoalStatus shoal_test(const ShoalTestOptions *options, ShoalError *er
 
 typedef struct ShoalTimeOptions {
     const char *model;
-    int phase_test;    /* in phase TEST, and no backward passes; else in phase TRAIN */
+    int phase_test; /* in phase TEST, and no backward passes; else in phase TRAIN */
     ShoalNetChoice choice;
     int iterations;    /* 0: 50, as Caffe */
     int batch;         /* 0: what the model says */

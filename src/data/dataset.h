@@ -11,23 +11,23 @@
 
 /* A dataset on disk, read only: what a source layer of a net names. It is a list of records, which
  * are numbered 0, 1, ...; data/feed.h makes samples of them. What it is depends on the layer:
- *   Data        an LMDB whose values are packed Datum messages, as Caffe's convert tools write them,
- *               in key order, the order of Caffe's cursor
- *   ImageData   a text file with lines "FILE LABEL"; a record is a Datum with the bytes of a file
- *   WindowData  a text file of images and windows in them; a record is one window (data/windows.h)
- *   HDF5Data    a text file with the names of HDF5 files; a record is a row of each of its datasets
+ *   Data        an LMDB whose values are packed Datum messages, as Caffe's convert tools write
+ * them, in key order, the order of Caffe's cursor ImageData   a text file with lines "FILE LABEL";
+ * a record is a Datum with the bytes of a file WindowData  a text file of images and windows in
+ * them; a record is one window (data/windows.h) HDF5Data    a text file with the names of HDF5
+ * files; a record is a row of each of its datasets
  *
- * Of an LMDB nothing is written, no lock file either, so folders and media that are read-only work. The price:
- * no process may change the LMDB while it is open here. Cutting the file short while it is open
- * ends the process (SIGBUS), as with every mapped file.
+ * Of an LMDB nothing is written, no lock file either, so folders and media that are read-only work.
+ * The price: no process may change the LMDB while it is open here. Cutting the file short while it
+ * is open ends the process (SIGBUS), as with every mapped file.
  *
  * The pages are read by a checked walker (data/lmdb_tree.h) instead of liblmdb, which believes
  * every byte: one flipped bit makes it abort the process or read outside of the map. */
 typedef struct ShoalDataset ShoalDataset;
 
-/* One record: a packed Datum, or (HDF5Data) little-endian float32 numbers, the row of each top after
- * the other. Not aligned. Valid until the next call for a record: that of an LMDB points into the
- * map of the file. */
+/* One record: a packed Datum, or (HDF5Data) little-endian float32 numbers, the row of each top
+ * after the other. Not aligned. Valid until the next call for a record: that of an LMDB points into
+ * the map of the file. */
 typedef struct ShoalRecord {
     const void *bytes;
     size_t size;
@@ -47,9 +47,9 @@ ShoalStatus shoal_dataset_open_for(const Caffe__LayerParameter *layer, ShoalData
 /* Is it a layer that a dataset feeds: Data, ImageData, WindowData or HDF5Data? */
 bool shoal_dataset_feeds(const Caffe__LayerParameter *layer);
 
-/* What tells the dataset of one such layer from that of another, without opening it: layers with the
- * same one read the same records. Also shown to users. shoal_calloc storage of the caller; NULL when
- * memory is short or the layer is none that a dataset feeds; "" when it names no source. */
+/* What tells the dataset of one such layer from that of another, without opening it: layers with
+ * the same one read the same records. Also shown to users. shoal_calloc storage of the caller; NULL
+ * when memory is short or the layer is none that a dataset feeds; "" when it names no source. */
 char *shoal_dataset_name_for(const Caffe__LayerParameter *layer);
 
 /* NULL is fine. */
@@ -62,17 +62,19 @@ uint64_t shoal_dataset_count(const ShoalDataset *dataset);
 const char *shoal_dataset_name(const ShoalDataset *dataset);
 
 /* Record number index. The same and the next one take constant time; another position at most the
- * steps over the pages of some thousand records, where that part was read before. Moves the dataset's one
- * cursor: one thread at a time; records given before stay valid where shoal_dataset_keeps says so. Errors: SHOAL_ERR_ARGUMENT (index
- * not below the count), SHOAL_ERR_DATA (a damaged page; names dataset and record). */
+ * steps over the pages of some thousand records, where that part was read before. Moves the
+ * dataset's one cursor: one thread at a time; records given before stay valid where
+ * shoal_dataset_keeps says so. Errors: SHOAL_ERR_ARGUMENT (index not below the count),
+ * SHOAL_ERR_DATA (a damaged page; names dataset and record). */
 ShoalStatus shoal_dataset_record(ShoalDataset *dataset, uint64_t index, ShoalRecord *out,
                                  ShoalError *err);
 
 /* Whether records stay valid until the dataset is closed (LMDB), not only until the next one. */
 bool shoal_dataset_keeps(const ShoalDataset *dataset);
 
-/* Of a dataset that decides itself which record is sample number n of a run with a seed (WindowData):
- * puts it into *index and returns true. A pure function, for all machines the same. */
+/* Of a dataset that decides itself which record is sample number n of a run with a seed
+ * (WindowData): puts it into *index and returns true. A pure function, for all machines the same.
+ */
 bool shoal_dataset_pick(const ShoalDataset *dataset, uint64_t seed, uint64_t sample,
                         uint64_t *index);
 

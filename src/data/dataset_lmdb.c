@@ -143,8 +143,7 @@ static ShoalStatus make_marks(Lmdb *lmdb, ShoalError *err) {
     uint64_t entries = lmdb->tree.entries < most ? lmdb->tree.entries : most;
     size_t n = (size_t)(entries / MARK_EVERY) + 1;
     lmdb->marks = shoal_calloc(n, sizeof *lmdb->marks);
-    return lmdb->marks ? SHOAL_OK
-                          : shoal_error_memory(err, lmdb->path, n * sizeof *lmdb->marks);
+    return lmdb->marks ? SHOAL_OK : shoal_error_memory(err, lmdb->path, n * sizeof *lmdb->marks);
 }
 
 /* Moves the cursor forward to a record. */
@@ -183,8 +182,7 @@ static const char *go_to_mark(Lmdb *lmdb, uint64_t index) {
 }
 
 static const char *seek(Lmdb *lmdb, uint64_t index) {
-    bool near =
-        lmdb->positioned && index >= lmdb->position && index - lmdb->position < MARK_EVERY;
+    bool near = lmdb->positioned && index >= lmdb->position && index - lmdb->position < MARK_EVERY;
     lmdb->positioned = false;
     const char *wrong = near ? NULL : go_to_mark(lmdb, index);
     if (!wrong)

@@ -354,16 +354,17 @@ static void diagnose_android(ShoalDoctorReport *report) {
         find(report, "android", SHOAL_VERDICT_WARNING,
              "adb shell svc power stayon true (screen dark); in Termux: termux-wake-lock",
              "with the screen off the phone may sleep, and its processor with it");
-    /* adbd starts again when the USB functions change, and what it has started ends with it (seen by
-     * those who start services over adb: github.com/RikkaApps/Shizuku/issues/366 and 379). */
+    /* adbd starts again when the USB functions change, and what it has started ends with it (seen
+     * by those who start services over adb: github.com/RikkaApps/Shizuku/issues/366 and 379). */
     if (strstr(android->usb, "mtp") || strstr(android->usb, "ptp") ||
         strstr(android->usb, "rndis") || strstr(android->usb, "ncm"))
-        find(report, "android", SHOAL_VERDICT_WARNING,
-             "Developer options, Default USB configuration: No data transfer; then start the worker "
-             "again",
-             "the USB port offers %s: on some phones, what adb has started ends when the cable is "
-             "pulled and that changes",
-             android->usb);
+        find(
+            report, "android", SHOAL_VERDICT_WARNING,
+            "Developer options, Default USB configuration: No data transfer; then start the worker "
+            "again",
+            "the USB port offers %s: on some phones, what adb has started ends when the cable is "
+            "pulled and that changes",
+            android->usb);
     const ShoalDoctorLink *link = used_link(report);
     if (android->wifi_sleep == 0 && link && link->kind == SHOAL_DOCTOR_LINK_WIFI)
         find(report, "android", SHOAL_VERDICT_WARNING,

@@ -72,8 +72,8 @@ ShoalStatus shoal_replica_named_file(void *job, const char *name, const void **b
 static ShoalStatus make_source(ShoalReplica *replica, ShoalReplicaNet *net,
                                ShoalReplicaSource *source, bool train, ShoalError *err) {
     const ShoalLayer *layer = source->layer;
-    source->dataset = shoal_dataset_feeds(layer->param) ? dataset_of(replica->job, layer->param)
-                                                        : NULL;
+    source->dataset =
+        shoal_dataset_feeds(layer->param) ? dataset_of(replica->job, layer->param) : NULL;
     source->offsets = shoal_calloc((size_t)layer->n_tops, sizeof *source->offsets);
     source->sample_floats = shoal_calloc((size_t)layer->n_tops, sizeof *source->sample_floats);
     if (!source->offsets || !source->sample_floats)

@@ -70,11 +70,11 @@ typedef struct ShoalReplicaOptions {
     ShoalCpuLevel level;
     ShoalReplicaPlan plan;
     bool no_winograd, no_recompute;
-    int pace;        /* compute no more than so many images a second; 0: any number */
-    bool residual;   /* gradients travel with 16 bits: keep what that leaves out */
-    bool no_solver;  /* gradients, but no updates */
+    int pace;          /* compute no more than so many images a second; 0: any number */
+    bool residual;     /* gradients travel with 16 bits: keep what that leaves out */
+    bool no_solver;    /* gradients, but no updates */
     bool writes_files; /* ShoalNetOptions */
-    bool phase_test; /* net 0 is built in phase TEST, without gradients or solver */
+    bool phase_test;   /* net 0 is built in phase TEST, without gradients or solver */
 } ShoalReplicaOptions;
 
 /* ShoalSourceShape and ShoalNamedFile with a ShoalJob as context. */

@@ -15,10 +15,10 @@
 typedef struct ShoalReplicaSource {
     ShoalLayer *layer;
     const ShoalJobDataset *dataset; /* NULL: not fed */
-    ShoalFeed *feed;           /* NULL: not fed */
-    size_t *offsets;           /* of each top in a slot, bytes */
-    size_t *sample_floats;     /* of each top, one sample */
-    int capacity;              /* samples of the largest share */
+    ShoalFeed *feed;                /* NULL: not fed */
+    size_t *offsets;                /* of each top in a slot, bytes */
+    size_t *sample_floats;          /* of each top, one sample */
+    int capacity;                   /* samples of the largest share */
 } ShoalReplicaSource;
 
 typedef struct ShoalReplicaNet {

@@ -15,8 +15,8 @@ typedef struct ShoalStream {
     uint32_t rand_skip; /* of the layer: skip is less than this */
     bool shuffled;      /* the layer asks for it, whatever the run does */
     uint64_t seed;
-    uint32_t layer;     /* number of the layer in the net */
-    uint32_t batch;     /* of the layer */
+    uint32_t layer; /* number of the layer in the net */
+    uint32_t batch; /* of the layer */
 } ShoalStream;
 
 typedef struct ShoalStreams {

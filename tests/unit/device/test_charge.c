@@ -202,7 +202,6 @@ static void test_no_descriptor_is_left_open(void **state) {
     assert_int_equal(before, after);
 }
 
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         ROOT_TEST(test_none),
