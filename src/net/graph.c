@@ -124,9 +124,14 @@ static char **one_name(const char *name, size_t *n) {
     return names;
 }
 
-/* The param entries after those of the three sums are the Scale layer's. */
+/* The param entries of the three sums count for nothing in NVCaffe; those after them are the Scale
+ * layer's. */
 static bool take_specs(Caffe__LayerParameter *from, Caffe__LayerParameter *scale) {
     const size_t own = 3, n = from->n_param > own ? from->n_param - own : 0;
+    for (size_t i = 0; i < from->n_param && i < own; i++) {
+        from->param[i]->has_lr_mult = 1;
+        from->param[i]->lr_mult = 0;
+    }
     if (n == 0)
         return true;
     scale->param = malloc(n * sizeof *scale->param);

@@ -226,8 +226,8 @@ static void a_batch_norm_that_scales_becomes_two_layers(void **state) {
     (void)state;
     static const char NET[] =
         "bn_stats_batch_size: 32 " DATA
-        "layer { name: 'n' type: 'BatchNorm' bottom: 'data' top: 'n' param { lr_mult: 0 } "
-        "  param { lr_mult: 0 } param { lr_mult: 0 } param { decay_mult: 0.25 } "
+        "layer { name: 'n' type: 'BatchNorm' bottom: 'data' top: 'n' param { lr_mult: 1 } "
+        "  param { decay_mult: 0 } param { lr_mult: 0 } param { decay_mult: 0.25 } "
         "  param { lr_mult: 2 } batch_norm_param { scale_bias: true eps: 0.5 "
         "  scale_filler { value: 3 } bias_filler { value: 4 } } } "
         "layer { name: 'm' type: 'BatchNorm' bottom: 'n' top: 'n' } "
@@ -240,6 +240,8 @@ static void a_batch_norm_that_scales_becomes_two_layers(void **state) {
     assert_int_equal(graph.count, 6);
     const Caffe__LayerParameter *norm = graph.layers[1].param, *scale = graph.layers[2].param;
     assert_int_equal(norm->n_param, 3);
+    for (int i = 0; i < 3; i++)
+        assert_true(norm->param[i]->has_lr_mult && norm->param[i]->lr_mult == 0);
     assert_true(norm->batch_norm_param->eps == 0.5f);
     assert_false(norm->batch_norm_param->scale_bias);
     assert_null(norm->batch_norm_param->scale_filler);
