@@ -162,9 +162,9 @@ static void print_iteration(FILE *out, const ShoalEvent *event) {
     if (event->kind == SHOAL_EVENT_ITERATION && event->clipped_norm > 0)
         fprintf(out, "Gradient clipping: L2 norm %g\n", event->clipped_norm);
     fprintf(out, "Iteration %d, loss = %g\n", event->iter, (double)event->loss);
-    print_outputs(out, "Train", event);
     if (event->kind == SHOAL_EVENT_LOSS)
         return;
+    print_outputs(out, "Train", event);
     fprintf(out, "Iteration %d, lr = %g\n", event->iter, (double)event->rate);
     fprintf(out, "    Speed: %.1f images/s\n", event->images_per_s);
     if (event->cluster)

@@ -14,20 +14,43 @@ static double bytes_of_all(ShoalBlob *const *blobs, int n) {
     return bytes;
 }
 
-/* Of one pass: each weight of an output works on each of its places once. */
-static double multiply_adds(const ShoalLayer *layer) {
-    bool product =
-        !strcmp(layer->class->type, "Convolution") || !strcmp(layer->class->type, "InnerProduct");
-    if (!product || layer->n_params == 0)
-        return 0;
-    bool inner = layer->param->inner_product_param != NULL;
-    double outputs = inner ? layer->param->inner_product_param->num_output
-                           : layer->param->convolution_param->num_output;
-    const ShoalBlob *weights = &layer->params[0]->blob;
+static bool is(const ShoalLayer *layer, const char *type) {
+    return !strcmp(layer->class->type, type);
+}
+
+/* Each of `values` works with a row of the weights: they have `rows`. */
+static double by_rows(const ShoalLayer *layer, ShoalBlob *const *values, int n, double rows) {
     double macs = 0;
-    for (int i = 0; i < layer->n_tops; i++)
-        macs += (double)layer->tops[i]->count * ((double)weights->count / outputs);
+    for (int i = 0; i < n; i++)
+        macs += (double)values[i]->count * ((double)layer->params[0]->blob.count / rows);
     return macs;
+}
+
+/* Each matrix works on each step of each sequence, that of a static input on each sequence. With a
+ * static input the number of weights is even (recurrent.c). */
+static double by_steps(const ShoalLayer *layer) {
+    const double steps = layer->bottoms[0]->shape[0], sequences = layer->bottoms[0]->shape[1];
+    const int of_static = layer->n_params % 2 == 0 ? 2 : -1;
+    double macs = 0;
+    for (int i = 0; i < layer->n_params; i++)
+        if (layer->params[i]->blob.axes == 2)
+            macs += (double)layer->params[i]->blob.count * sequences * (i == of_static ? 1 : steps);
+    return macs;
+}
+
+/* Of one pass. */
+static double multiply_adds(const ShoalLayer *layer) {
+    if (is(layer, "Convolution"))
+        return by_rows(layer, layer->tops, layer->n_tops,
+                       layer->param->convolution_param->num_output);
+    if (is(layer, "InnerProduct"))
+        return by_rows(layer, layer->tops, layer->n_tops,
+                       layer->param->inner_product_param->num_output);
+    if (is(layer, "Deconvolution")) /* a row for each channel of the bottom */
+        return by_rows(layer, layer->bottoms, layer->n_bottoms, layer->params[0]->blob.shape[0]);
+    if (is(layer, "LSTM") || is(layer, "RNN"))
+        return by_steps(layer);
+    return 0;
 }
 
 static void add_backward(const ShoalLayer *layer, ShoalLayerCost *cost) {

@@ -114,6 +114,28 @@ class Timing(Case):
                 for line in out.splitlines():
                     self.assertLessEqual(len(line), 140, line)
 
+    def test_flop_of_others(self):
+        """Multiply-adds of recurrent layers and deconvolutions."""
+        inputs = "".join('layer { name: "%s" type: "Input" top: "%s" input_param { shape { %s } } }'
+                         % (name, name, " ".join("dim: %d" % d for d in shape))
+                         for name, shape in (("x", (3, 2, 4)), ("cont", (3, 2)), ("s", (2, 6)),
+                                             ("image", (2, 3, 4, 5))))
+        recurrent = 'recurrent_param { num_output: 5 weight_filler { type: "xavier" } } }'
+        self.write("net.prototxt", inputs +
+                   'layer { name: "lstm" type: "LSTM" bottom: "x" bottom: "cont" top: "l" ' +
+                   recurrent +
+                   'layer { name: "rnn" type: "RNN" bottom: "x" bottom: "cont" bottom: "s" '
+                   'top: "r" ' + recurrent +
+                   'layer { name: "up" type: "Deconvolution" bottom: "image" top: "up" '
+                   'convolution_param { num_output: 7 kernel_size: 2 stride: 2 } }')
+        out = self.succeeds("time", "--model=net.prototxt", "--phase=TEST", "--iterations=1",
+                            "--threads=1", "--json").out
+        layers = {row["name"]: row for row in json.loads(out)["layers"]}
+        for name, macs in (("lstm", 3 * 2 * 20 * (4 + 5)),
+                           ("rnn", 3 * 2 * 5 * (4 + 5 + 5) + 2 * 5 * 6),
+                           ("up", 2 * 3 * 4 * 5 * 7 * 4)):
+            self.assertAlmostEqual(layers[name]["forward_gflop"] * 1e9, 2 * macs, delta=1)
+
     def test_json(self):
         out = self.time("lenet", "--batch=4", "--shape=1x28x28", "--json", "--plan=plain").out
         times = json.loads(out)
