@@ -140,8 +140,8 @@ static json_t *event_object(const ShoalJsonLog *log, const ShoalEvent *event) {
     case SHOAL_EVENT_ITERATION:
         return iteration_object(event);
     case SHOAL_EVENT_LOSS:
-        return json_pack("{s:s,s:i,s:o}", "event", "final_loss", "iter", event->iter, "loss",
-                         number((double)event->loss));
+        return json_pack("{s:s,s:i,s:o,s:o}", "event", "final_loss", "iter", event->iter, "loss",
+                         number((double)event->loss), "outputs", outputs_object(event));
     case SHOAL_EVENT_TEST:
         return json_pack("{s:s,s:i,s:o}", "event", "test", "iter", event->iter, "outputs",
                          outputs_object(event));

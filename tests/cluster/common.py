@@ -53,6 +53,8 @@ def sums_of(process):
         elif "]     Train net output" in line and ": sum = " in line:
             value = float(line.rpartition("= ")[2])
             current.append(None if math.isnan(value) else int(value))
+    for event in process.events("final_loss"):  # only there
+        found[-1] = [None if value is None else int(value) for value in event["outputs"]["sum"]]
     return found
 
 
