@@ -53,11 +53,14 @@ static bool layer_is_kept(const Caffe__LayerParameter *layer, const NetState *st
     return any_rule_met(layer->include, layer->n_include, state);
 }
 
-/* A copy of a layer without its blobs: a caffemodel's weights are not copied just to be dropped. */
+/* A copy of a layer without its blobs: a caffemodel's weights are not copied just to be dropped. It
+ * always has a name. */
 static Caffe__LayerParameter *copy_layer(const Caffe__LayerParameter *layer) {
+    static char no_name[] = "";
     Caffe__LayerParameter bare = *layer;
     bare.n_blobs = 0;
     bare.blobs = NULL;
+    bare.name = bare.name ? bare.name : no_name;
     return (Caffe__LayerParameter *)shoal_caffe_copy(&bare.base);
 }
 
@@ -174,7 +177,8 @@ static ShoalStatus filter(const ShoalCaffeNet *model, const NetState *state, Sho
             return shoal_error_set(
                 err, SHOAL_ERR_MODEL,
                 "%s: layer '%s' has both include and exclude rules; keep one kind",
-                shoal_caffe_net_where(model, layer, where, sizeof where), layer->name);
+                shoal_caffe_net_where(model, layer, where, sizeof where),
+                layer->name ? layer->name : "");
         }
         if (!layer_is_kept(layer, state))
             continue;

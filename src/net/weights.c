@@ -8,9 +8,10 @@
 
 /* Weights from and to Caffe's NetParameter. */
 
+/* The first layer of that name, as in Caffe; none is the name "". */
 static const ShoalLayer *layer_named(const ShoalNet *net, const char *name) {
-    for (int i = 0; name && i < net->n_layers; i++)
-        if (!strcmp(net->layers[i].param->name, name))
+    for (int i = 0; i < net->n_layers; i++)
+        if (!strcmp(net->layers[i].param->name, name ? name : ""))
             return &net->layers[i];
     return NULL;
 }
@@ -70,7 +71,7 @@ static ShoalStatus check_layer(const ShoalLayer *layer, const Caffe__LayerParame
     if (!fits)
         return shoal_error_set(err, SHOAL_ERR_MODEL,
                                "layer '%s': the file has %zu weight blobs, the net needs %d",
-                               source->name, source->n_blobs, layer->n_params);
+                               layer->param->name, source->n_blobs, layer->n_params);
     for (int j = 0; j < layer->n_params; j++) {
         ShoalStatus status =
             left_out(layer, j, source) ? SHOAL_OK : check_blob(layer, j, source->blobs[j], err);

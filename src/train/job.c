@@ -226,7 +226,7 @@ static ShoalStatus add_file(ShoalJob *job, const ShoalCaffeNet *model,
         char where[512];
         shoal_error_prefix(err, "%s: %s of layer '%s'",
                            shoal_caffe_net_where(model, layer, where, sizeof where), field,
-                           layer->name);
+                           layer->name ? layer->name : "");
         job->n_files--;
     }
     return status;

@@ -47,6 +47,29 @@ class Trained(Case):
         self.assertEqual(result.err, ERROR + message + "\n")
 
 
+class Nameless(Case):
+    """Layers without a name all have the name "", as in Caffe."""
+
+    def test_no_names(self):
+        self.small(net=re.sub(r'name: "[a-z0-9]+" ', "", NET))
+        self.fails(TRAIN, "layer '', weight blob 0: the train net has shape 12x36 (432), this net "
+                   "10x12 (120)")
+        self.write("solver.prototxt", re.sub("test_.*", "", SOLVER))
+        for flags in ((), ("--workers=2",)):
+            self.succeeds(*TRAIN, *flags)
+        self.succeeds("time", "--model=net.prototxt", "--iterations=1", "--threads=1")
+        self.fails(TRAIN + ("--weights=" + MODEL,), "layer '': the file has 2 weight blobs, the net "
+                   "needs 0")
+
+    def test_one(self):
+        self.small(net=NET.replace('name: "ip2" ', ""))
+        self.succeeds(*TRAIN)
+        whole = read(self.path(MODEL))
+        self.succeeds(*TRAIN, "--snapshot=snap_iter_4.solverstate")
+        self.succeeds(*TRAIN, "--resume=snap_iter_4.solverstate")
+        self.assertEqual(read(self.path(MODEL)), whole)
+
+
 class BadWeights(Trained):
     def test_missing(self):
         self.refused("--weights=nowhere", "nowhere: cannot open: No such file or directory")
