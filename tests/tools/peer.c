@@ -29,7 +29,7 @@ static const char HELP[] =
     "  --ready          answer each Generation with Ready, though there is no ring\n"
     "  --ready=TEXT     with these fields of the state: 'held: true updates: 3 generation: 1'\n"
     "  --mute           no heartbeats\n"
-    "  --seconds=S      give up after S seconds (default 30)\n"
+    "  --seconds=S      give up S seconds after it has joined (default 30)\n"
     "  --name=NAME --ring-port=P --generation=G   of the Join; the ring's port is by default one\n"
     "                   that listens and never accepts\n"
     "\n"
@@ -510,6 +510,8 @@ static void live(Peer *peer) {
 
 /* ---- joining ---- */
 
+enum { JOIN_MS = 120 * 1000 }; /* against hanging only */
+
 static void listen_for_ring(Peer *peer) {
     ShoalAddress address;
     ShoalError err = {0};
@@ -633,8 +635,9 @@ int main(int argc, char **argv) {
     if (optind + 1 != argc || !peer.token || (!strcmp(peer.deed, "send") && !peer.message))
         die(2, "HOST:PORT and --token are needed, and --message to send; see --help", "");
     peer.address = argv[optind];
-    peer.deadline_ms = shoal_clock_ms() + (uint64_t)(peer.seconds * 1000);
+    peer.deadline_ms = shoal_clock_ms() + JOIN_MS;
     join(&peer);
+    peer.deadline_ms = shoal_clock_ms() + (uint64_t)(peer.seconds * 1000);
     if (!strcmp(peer.after, "welcome"))
         misbehave(&peer);
     live(&peer);
